@@ -1,0 +1,225 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// Config is a whole configuration. As [Load] returns it, every default is
+// filled in and every reference resolved; it is not changed afterwards.
+type Config struct {
+	Gateway     Gateway      `toml:"gateway" doc:"The process: its name, its limits, its patience."`
+	Log         Log          `toml:"log" doc:"What is written to standard error."`
+	HTTP        HTTP         `toml:"http" doc:"Health, version, statistics and metrics."`
+	SIP         SIP          `toml:"sip" doc:"Where SIP is spoken, and the names of the headers that are read."`
+	Media       Media        `toml:"media" doc:"Addresses and ports for RTP, towards phones and towards videobridges."`
+	Deployments []Deployment `toml:"deployment" doc:"A set of shards that share one namespace of rooms. With a single shard no table is needed: the shard then carries these keys itself and makes a deployment of its own name."`
+	Trunks      []Trunk      `toml:"trunk" doc:"A SIP peer and its rules. Requests from an address that no trunk matches get no service."`
+	Shards      []Shard      `toml:"shard" doc:"One Prosody with its Jicofo and its bridges. May also stand in files of their own, shards.d/*.toml beside the configuration. A shard may carry any key of its deployment but the name, which then holds for this shard alone."`
+
+	// Path is the file given to Load; Files are all files read, Path first.
+	Path  string   `toml:"-"`
+	Files []string `toml:"-"`
+}
+
+// Gateway describes the process.
+type Gateway struct {
+	Name          string   `toml:"name" default:"brewline" doc:"Name of this gateway, in logs, metrics and the SIP User-Agent."`
+	Region        string   `toml:"region" doc:"Jitsi region of this gateway. Jicofo prefers a bridge of this region."`
+	StatsID       string   `toml:"stats_id" derived:"the name" doc:"Value of stats-id in the presence of each call."`
+	MaxCalls      int      `toml:"max_calls" default:"200" unit:"calls" doc:"Calls at once. The next caller gets 503 with Retry-After."`
+	HostWait      Duration `toml:"host_wait" default:"60s" doc:"How long a caller waits for the host to open the conference, before 480."`
+	InviteTimeout Duration `toml:"invite_timeout" default:"30s" doc:"How long Jicofo may take to offer a session while others are in the room, before 480."`
+	AloneAnswer   Duration `toml:"alone_answer" default:"15s" doc:"A caller who is alone in the room hears ringing for so long, then is answered and told. 0s answers at once."`
+	AloneMax      Duration `toml:"alone_max" default:"10m" doc:"A caller who is still alone after so long hears why and is hung up on."`
+	LobbyWait     Duration `toml:"lobby_wait" default:"10m" doc:"How long a caller may wait in the lobby."`
+	LocateTimeout Duration `toml:"locate_timeout" default:"1s" doc:"How long shards and the balancer are asked where a room lives."`
+	DrainTimeout  Duration `toml:"drain_timeout" default:"1h" doc:"After SIGTERM, how long running calls may go on before they are hung up. New calls get 503 meanwhile."`
+	MaskNumbers   string   `toml:"mask_numbers" default:"last4" oneof:"none,last4,all" doc:"How much of a phone number is hidden in logs."`
+}
+
+// Log describes what is logged.
+type Log struct {
+	Level  string `toml:"level" default:"info" oneof:"debug,info,warn,error" doc:"Least severe level that is written."`
+	Format string `toml:"format" default:"text" oneof:"text,json" doc:"One line of key=value pairs, or of JSON."`
+}
+
+// HTTP describes the listener for health, statistics and metrics.
+type HTTP struct {
+	Listen         string `toml:"listen" default:"127.0.0.1:8788" doc:"Address and port. Empty switches HTTP off."`
+	Token          Secret `toml:"token" doc:"Bearer token that requests from elsewhere than loopback must carry. Without it such requests may only read."`
+	EnableShutdown bool   `toml:"enable_shutdown" default:"false" doc:"Whether POST /about/shutdown drains the gateway."`
+}
+
+// SIP describes the user agent.
+type SIP struct {
+	Listen        []string `toml:"listen" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
+	Advertise     string   `toml:"advertise" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
+	UnknownSource string   `toml:"unknown_source" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
+	UserAgent     string   `toml:"user_agent" derived:"name and version" doc:"Value of the User-Agent and Server headers."`
+	Headers       Headers  `toml:"headers" doc:"Names of the headers of an INVITE that are read, compared without case; the first one present counts."`
+}
+
+// Headers are the names under which an INVITE says where it wants to go.
+type Headers struct {
+	Room     []string `toml:"room" default:"Jitsi-Conference-Room,X-Room-Name" doc:"Room: a bare name or a full room JID."`
+	Password []string `toml:"password" default:"Jitsi-Conference-Room-Pass,X-Room-Pass" doc:"Password of the room."`
+	Domain   []string `toml:"domain" default:"Jitsi-Conference-Domain-Base,X-Domain-Base" doc:"XMPP domain, which selects the deployment."`
+	Tenant   []string `toml:"tenant" default:"Jitsi-Conference-Domain-Tenant,X-Domain-Tenant" doc:"Tenant of the room."`
+	Token    []string `toml:"token" default:"Jitsi-Auth-Token,X-Auth-Token" doc:"JSON web token for the login of this call."`
+	UserID   []string `toml:"user_id" default:"Jitsi-User-ID-Token,X-User-ID-Token" doc:"XMPP user that goes with the token."`
+	Shard    []string `toml:"shard" default:"X-Shard" doc:"Name of the shard on which the room lives; nobody is asked then."`
+}
+
+// Media describes addresses and ports for RTP.
+type Media struct {
+	Ports          PortRange  `toml:"ports" default:"20000-29999" unit:"UDP ports" doc:"Range, both ends included. A call takes up to three: RTP and RTCP towards the phone, one towards the bridge."`
+	Bind           netip.Addr `toml:"bind" derived:"all addresses" doc:"Local address for media."`
+	Advertise      netip.Addr `toml:"advertise" derived:"the local address" doc:"Address given to the other side, when NAT maps it one to one."`
+	Phone          MediaSide  `toml:"phone" doc:"Overrides for the side of the phones."`
+	Conference     MediaSide  `toml:"conference" doc:"Overrides for the side of the videobridges."`
+	OpusComplexity int        `toml:"opus_complexity" default:"5" unit:"0 to 10" doc:"Effort of the Opus encoder. 5 costs half of 10 and is hard to tell from it for speech."`
+}
+
+// MediaSide is one side's media addresses. After Load its empty keys have
+// the values of [Media].
+type MediaSide struct {
+	Ports     PortRange  `toml:"ports" derived:"media.ports" unit:"UDP ports" doc:"Range of this side. It equals the other side's or does not overlap it."`
+	Bind      netip.Addr `toml:"bind" derived:"media.bind" doc:"Local address of this side."`
+	Advertise netip.Addr `toml:"advertise" derived:"media.advertise" doc:"Address given out on this side."`
+}
+
+// Deployment is what shards that share their rooms have in common.
+type Deployment struct {
+	Name        string   `toml:"name" required:"true" doc:"Name by which trunks and shards refer to it."`
+	Domain      string   `toml:"domain" required:"true" doc:"XMPP domain, as config.hosts.domain of jitsi-meet has it."`
+	MUC         string   `toml:"muc" derived:"conference.<domain>" doc:"Domain of the rooms, config.hosts.muc of jitsi-meet. docker-jitsi-meet has muc.<domain>."`
+	MUCPrefixes []string `toml:"muc_prefixes" default:"conference,muc" doc:"First labels that mark the domain of a full room JID as a MUC domain."`
+	Tenants     []string `toml:"tenants" doc:"Tenants whose rooms are served. Empty: any tenant."`
+	Focus       string   `toml:"focus" derived:"focus.<domain>" doc:"Address to which the conference request goes."`
+	FocusNick   string   `toml:"focus_nick" default:"focus" doc:"Nick of Jicofo's occupant. No other occupant is believed to be Jicofo."`
+	Login       Login    `toml:"login" doc:"How the session of a call logs in."`
+	Balancer    string   `toml:"balancer" doc:"URL that web users have, sticky by room, where {host} is the domain, {subdomain} is /tenant or nothing, {roomName} is the room: https://{host}{subdomain}/http-bind?room={roomName}. Decides where a room is opened that no shard has. Without it, shards share new rooms by weighted hash."`
+	ShardHeader string   `toml:"shard_header" default:"X-Jitsi-Shard" doc:"Response header in which the balancer names the shard."`
+}
+
+// Login kinds.
+const (
+	LoginAnonymous    = "anonymous"     // SASL ANONYMOUS at the deployment's domain
+	LoginGuest        = "guest"         // SASL ANONYMOUS at the guest domain
+	LoginAccount      = "account"       // one account for all calls
+	LoginSharedSecret = "shared_secret" // a user of its own for each call, one password
+	LoginJWT          = "jwt"           // SASL ANONYMOUS with a token in the URL
+)
+
+// Login describes how the session of a call logs in.
+type Login struct {
+	Kind     string `toml:"kind" default:"anonymous" oneof:"anonymous,guest,account,shared_secret,jwt" doc:"anonymous at the domain; guest, anonymous at the guest domain; account, one account for all calls; shared_secret, a user of its own for each call with one password (Prosody's jitsi-shared-secret); jwt, a token given by header or made for the room."`
+	Domain   string `toml:"domain" derived:"the domain; guest.<domain> for guest, auth.<domain> for account" doc:"Virtual host to log in at."`
+	Username string `toml:"username" doc:"User for account; for shared_secret the first part of each call's user."`
+	Password Secret `toml:"password" doc:"Password for account and shared_secret."`
+	JWT      JWT    `toml:"jwt" doc:"How tokens are made, for kind jwt. Without a key only the token given by header counts."`
+}
+
+// JWT describes how a token for one room is made.
+type JWT struct {
+	Key       Secret   `toml:"key" doc:"Secret of HS256, or private key of RS256 in PEM."`
+	KeyID     string   `toml:"key_id" doc:"Value of kid."`
+	Algorithm string   `toml:"algorithm" default:"HS256" oneof:"HS256,RS256" doc:"Signature."`
+	Issuer    string   `toml:"issuer" doc:"Value of iss, Prosody's app_id."`
+	Audience  string   `toml:"audience" default:"jitsi" doc:"Value of aud."`
+	Subject   string   `toml:"subject" derived:"the domain, or the tenant" doc:"Value of sub."`
+	TTL       Duration `toml:"ttl" default:"5m" doc:"How long a token is valid. It is checked at login only."`
+}
+
+// Shard is one Prosody with its Jicofo and bridges.
+type Shard struct {
+	Name        string `toml:"name" required:"true" doc:"Name of the shard, unique in the whole configuration."`
+	Deployment  string `toml:"deployment" derived:"the only one there is" doc:"Deployment to which it belongs."`
+	URL         string `toml:"url" required:"true" doc:"Address that always reaches this one shard, past any balancer: https://host/http-bind (or http), wss://host/xmpp-websocket (or ws), or xmpp://host:5222."`
+	AuthDomain  string `toml:"auth_domain" derived:"auth.<domain>" doc:"Virtual host of the control session's account."`
+	Username    string `toml:"username" doc:"Account of the control session. Empty: it logs in as calls do, and only asks where rooms live."`
+	Password    Secret `toml:"password" doc:"Password of that account."`
+	Brewery     string `toml:"brewery" derived:"jigasibrewery@internal.<auth_domain>, when there is a username" doc:"Room in which Jicofo looks for gateways."`
+	HeaderValue string `toml:"header_value" derived:"the name" doc:"What the shard header says for this shard."`
+	Weight      int    `toml:"weight" default:"1" doc:"Share of new rooms, when there is no balancer."`
+	TLS         TLS    `toml:"tls" doc:"How the shard's certificate is checked."`
+
+	// Effective is the shard's deployment with this shard's overrides.
+	Effective Deployment `toml:"-"`
+}
+
+// TLS says how a server's certificate is checked.
+type TLS struct {
+	CA         string `toml:"ca" derived:"the system's" doc:"File of certificates to trust, in PEM, instead of the system's."`
+	ServerName string `toml:"server_name" derived:"the host of the URL" doc:"Name that the certificate must have."`
+	Insecure   bool   `toml:"insecure" default:"false" doc:"Check nothing. For trials only."`
+}
+
+// Trunk is a SIP peer.
+type Trunk struct {
+	Name        string            `toml:"name" required:"true" doc:"Name of the trunk."`
+	Match       []netip.Prefix    `toml:"match" required:"true" doc:"Source addresses, as 192.0.2.10 or 192.0.2.0/24. No address may belong to two trunks."`
+	Address     string            `toml:"address" doc:"The peer as sip:host:port;transport=udp. check sends OPTIONS there."`
+	Deployment  string            `toml:"deployment" doc:"Deployment of all calls of this trunk. Empty: room, domain header or tenant must select one."`
+	Tenant      string            `toml:"tenant" doc:"Tenant of calls that name none."`
+	Rooms       map[string]string `toml:"rooms" doc:"Room for a called number, when no header names one. The room may be a full JID."`
+	DefaultRoom string            `toml:"default_room" doc:"Room when neither header nor number tells."`
+	Shard       string            `toml:"shard" doc:"Shard of all calls of this trunk; nobody is asked then."`
+	Codecs      []string          `toml:"codecs" default:"opus,g722,pcma,pcmu" doc:"Codecs, best first: opus, g722, pcma, pcmu."`
+	Ptime       Duration          `toml:"ptime" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
+	MaxCalls    int               `toml:"max_calls" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
+}
+
+// Deployment returns the deployment of that name, or nil.
+func (c *Config) Deployment(name string) *Deployment {
+	for i := range c.Deployments {
+		if c.Deployments[i].Name == name {
+			return &c.Deployments[i]
+		}
+	}
+	return nil
+}
+
+// Shard returns the shard of that name, or nil.
+func (c *Config) Shard(name string) *Shard {
+	for i := range c.Shards {
+		if c.Shards[i].Name == name {
+			return &c.Shards[i]
+		}
+	}
+	return nil
+}
+
+// ShardsOf returns the shards of a deployment, in the order of the files.
+func (c *Config) ShardsOf(deployment string) []*Shard {
+	var out []*Shard
+	for i := range c.Shards {
+		if c.Shards[i].Deployment == deployment {
+			out = append(out, &c.Shards[i])
+		}
+	}
+	return out
+}
+
+// Trunk returns the trunk of that name, or nil.
+func (c *Config) Trunk(name string) *Trunk {
+	for i := range c.Trunks {
+		if c.Trunks[i].Name == name {
+			return &c.Trunks[i]
+		}
+	}
+	return nil
+}
+
+// TrunkFor returns the trunk to which a source address belongs, or nil.
+func (c *Config) TrunkFor(src netip.Addr) *Trunk {
+	src = src.Unmap().WithZone("")
+	for i := range c.Trunks {
+		for _, p := range c.Trunks[i].Match {
+			if p.Contains(src) {
+				return &c.Trunks[i]
+			}
+		}
+	}
+	return nil
+}
