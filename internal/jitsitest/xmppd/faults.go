@@ -1,0 +1,4 @@
+package xmppd
+
+// Faults injects failures on demand.
+type Faults struct{}
