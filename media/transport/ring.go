@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// ringSize is the number of packets a [Ring] holds: at 20 ms a packet more
-// than a second of one stream, at three speakers and 20 ms over 400 ms. Must
-// be a power of two.
-const ringSize = 64
+// A ring holds what thirty-two speakers of 20 ms packets send in 160 ms, or
+// forty packets of the largest size. Both are powers of two.
+const (
+	ringPackets = 256
+	ringBytes   = 64 << 10
+)
 
 // A Packet is one received RTP or RTCP packet.
 type Packet struct {
@@ -18,17 +20,26 @@ type Packet struct {
 }
 
 // A Ring is a bounded queue of received packets between one producer, the
-// socket's reader, and one consumer. Its buffers are fixed; a packet that
-// finds it full is dropped and counted. All methods but those of the producer
-// are for the consumer, Dropped is for anyone.
+// socket's reader, and one consumer. Its buffer is fixed; a packet that finds
+// it full is dropped and counted. No call blocks, locks or allocates. Push is
+// for the producer, Peek and Release are for the consumer, Dropped is for all.
 type Ring struct {
-	head    atomic.Uint32 // next slot to fill; written by the producer
-	_       [60]byte      // keep the two sides on cache lines of their own
-	tail    atomic.Uint32 // next slot to read; written by the consumer
-	_       [60]byte
+	written uint64 // bytes ever used, the producer's
+	head    atomic.Uint32
+	_       [64]byte // keep the two sides on cache lines of their own
+
+	tail  atomic.Uint32
+	freed atomic.Uint64 // bytes ever given back, the consumer's
+	_     [64]byte
+
 	dropped atomic.Uint64
-	packets [ringSize]Packet
-	buffers [ringSize][MTU]byte
+	slots   [ringPackets]slot
+	buffer  [ringBytes]byte
+}
+
+type slot struct {
+	Packet
+	end uint64 // what the packet makes of Ring.freed when it is released
 }
 
 // NewRing returns an empty ring.
@@ -41,46 +52,40 @@ func (r *Ring) Peek() (*Packet, bool) {
 	if tail == r.head.Load() {
 		return nil, false
 	}
-	return &r.packets[tail%ringSize], true
+	return &r.slots[tail%ringPackets].Packet, true
 }
 
-// Release gives the buffer of the oldest packet back to the producer. Without
+// Release gives the room of the oldest packet back to the producer. Without
 // a packet it does nothing.
 func (r *Ring) Release() {
-	if tail := r.tail.Load(); tail != r.head.Load() {
-		r.tail.Store(tail + 1)
+	tail := r.tail.Load()
+	if tail == r.head.Load() {
+		return
 	}
+	r.freed.Store(r.slots[tail%ringPackets].end)
+	r.tail.Store(tail + 1)
 }
 
-// Dropped returns how many packets found the ring full.
+// Dropped returns how many packets found no room.
 func (r *Ring) Dropped() uint64 { return r.dropped.Load() }
 
-// Push copies one packet into the ring, or counts it dropped and returns false
-// when the ring is full or data is longer than [MTU]. For the producer only.
+// Push copies a packet into the ring. It returns false, and counts the packet
+// as dropped, when there is no room for it.
 func (r *Ring) Push(data []byte, at time.Duration, rtcp bool) bool {
-	buf, ok := r.reserve()
-	if !ok || len(data) > len(buf) {
+	head := r.head.Load()
+	start := r.written
+	if left := ringBytes - start%ringBytes; uint64(len(data)) > left {
+		start += left // a packet is in one piece
+	}
+	end := start + uint64(len(data))
+	if head-r.tail.Load() == ringPackets || end-r.freed.Load() > ringBytes {
 		r.dropped.Add(1)
 		return false
 	}
-	r.commit(buf[:copy(buf, data)], at, rtcp)
-	return true
-}
-
-// reserve returns the next free buffer. It is given to the consumer by commit;
-// reserving again without one returns the same buffer.
-func (r *Ring) reserve() ([]byte, bool) {
-	head := r.head.Load()
-	if head-r.tail.Load() == ringSize {
-		return nil, false
-	}
-	return r.buffers[head%ringSize][:], true
-}
-
-// commit hands the reserved buffer, of which data is the used part, to the
-// consumer.
-func (r *Ring) commit(data []byte, at time.Duration, rtcp bool) {
-	head := r.head.Load()
-	r.packets[head%ringSize] = Packet{Data: data, At: at, RTCP: rtcp}
+	room := r.buffer[start%ringBytes:][:len(data):len(data)]
+	copy(room, data)
+	r.slots[head%ringPackets] = slot{Packet{Data: room, At: at, RTCP: rtcp}, end}
+	r.written = end
 	r.head.Store(head + 1)
+	return true
 }
