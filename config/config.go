@@ -23,39 +23,39 @@ type Config struct {
 
 // Gateway describes the process.
 type Gateway struct {
-	Name          string   `toml:"name" default:"brewline" doc:"Name of this gateway, in logs, metrics and the SIP User-Agent."`
+	Name          string   `toml:"name" restart:"true" default:"brewline" doc:"Name of this gateway, in logs, metrics and the SIP User-Agent."`
 	Region        string   `toml:"region" doc:"Jitsi region of this gateway. Jicofo prefers a bridge of this region."`
 	StatsID       string   `toml:"stats_id" derived:"the name" doc:"Value of stats-id in the presence of each call."`
-	MaxCalls      int      `toml:"max_calls" default:"200" unit:"calls" doc:"Calls at once. The next caller gets 503 with Retry-After."`
+	MaxCalls      int      `toml:"max_calls" min:"1" default:"200" unit:"calls" doc:"Calls at once. The next caller gets 503 with Retry-After."`
 	HostWait      Duration `toml:"host_wait" default:"60s" doc:"How long a caller waits for the host to open the conference, before 480."`
-	InviteTimeout Duration `toml:"invite_timeout" default:"30s" doc:"How long Jicofo may take to offer a session while others are in the room, before 480."`
+	InviteTimeout Duration `toml:"invite_timeout" min:"100ms" default:"30s" doc:"How long Jicofo may take to offer a session while others are in the room, before 480."`
 	AloneAnswer   Duration `toml:"alone_answer" default:"15s" doc:"A caller who is alone in the room hears ringing for so long, then is answered and told. 0s answers at once."`
-	AloneMax      Duration `toml:"alone_max" default:"10m" doc:"A caller who is still alone after so long hears why and is hung up on."`
-	LobbyWait     Duration `toml:"lobby_wait" default:"10m" doc:"How long a caller may wait in the lobby."`
-	LocateTimeout Duration `toml:"locate_timeout" default:"1s" doc:"How long shards and the balancer are asked where a room lives."`
+	AloneMax      Duration `toml:"alone_max" min:"100ms" default:"10m" doc:"A caller who is still alone after so long hears why and is hung up on."`
+	LobbyWait     Duration `toml:"lobby_wait" min:"100ms" default:"10m" doc:"How long a caller may wait in the lobby."`
+	LocateTimeout Duration `toml:"locate_timeout" min:"10ms" default:"1s" doc:"How long shards and the balancer are asked where a room lives."`
 	DrainTimeout  Duration `toml:"drain_timeout" default:"1h" doc:"After SIGTERM, how long running calls may go on before they are hung up. New calls get 503 meanwhile."`
 	MaskNumbers   string   `toml:"mask_numbers" default:"last4" oneof:"none,last4,all" doc:"How much of a phone number is hidden in logs."`
 }
 
 // Log describes what is logged.
 type Log struct {
-	Level  string `toml:"level" default:"info" oneof:"debug,info,warn,error" doc:"Least severe level that is written."`
-	Format string `toml:"format" default:"text" oneof:"text,json" doc:"One line of key=value pairs, or of JSON."`
+	Level  string `toml:"level" restart:"true" default:"info" oneof:"debug,info,warn,error" doc:"Least severe level that is written."`
+	Format string `toml:"format" restart:"true" default:"text" oneof:"text,json" doc:"One line of key=value pairs, or of JSON."`
 }
 
 // HTTP describes the listener for health, statistics and metrics.
 type HTTP struct {
-	Listen         string `toml:"listen" default:"127.0.0.1:8788" doc:"Address and port. Empty switches HTTP off."`
-	Token          Secret `toml:"token" doc:"Bearer token that requests from elsewhere than loopback must carry. Without it such requests may only read."`
-	EnableShutdown bool   `toml:"enable_shutdown" default:"false" doc:"Whether POST /about/shutdown drains the gateway."`
+	Listen         string `toml:"listen" restart:"true" default:"127.0.0.1:8788" doc:"Address and port. Empty switches HTTP off."`
+	Token          Secret `toml:"token" restart:"true" doc:"Bearer token that requests from elsewhere than loopback must carry. Without it such requests may only read."`
+	EnableShutdown bool   `toml:"enable_shutdown" restart:"true" default:"false" doc:"Whether POST /about/shutdown drains the gateway."`
 }
 
 // SIP describes the user agent.
 type SIP struct {
-	Listen        []string `toml:"listen" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
-	Advertise     string   `toml:"advertise" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
-	UnknownSource string   `toml:"unknown_source" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
-	UserAgent     string   `toml:"user_agent" derived:"name and version" doc:"Value of the User-Agent and Server headers."`
+	Listen        []string `toml:"listen" restart:"true" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
+	Advertise     string   `toml:"advertise" restart:"true" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
+	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
+	UserAgent     string   `toml:"user_agent" restart:"true" derived:"name and version" doc:"Value of the User-Agent and Server headers."`
 	Headers       Headers  `toml:"headers" doc:"Names of the headers of an INVITE that are read, compared without case; the first one present counts."`
 }
 
@@ -72,18 +72,18 @@ type Headers struct {
 
 // Media describes addresses and ports for RTP.
 type Media struct {
-	Ports          PortRange  `toml:"ports" default:"20000-29999" unit:"UDP ports" doc:"Range, both ends included. A call takes up to three: RTP and RTCP towards the phone, one towards the bridge."`
+	Ports          PortRange  `toml:"ports" restart:"true" default:"20000-29999" unit:"UDP ports" doc:"Range, both ends included. A call takes up to three: RTP and RTCP towards the phone, one towards the bridge."`
 	Bind           netip.Addr `toml:"bind" derived:"all addresses" doc:"Local address for media."`
 	Advertise      netip.Addr `toml:"advertise" derived:"the local address" doc:"Address given to the other side, when NAT maps it one to one."`
 	Phone          MediaSide  `toml:"phone" doc:"Overrides for the side of the phones."`
 	Conference     MediaSide  `toml:"conference" doc:"Overrides for the side of the videobridges."`
-	OpusComplexity int        `toml:"opus_complexity" default:"5" unit:"0 to 10" doc:"Effort of the Opus encoder. 5 costs half of 10 and is hard to tell from it for speech."`
+	OpusComplexity int        `toml:"opus_complexity" min:"0" max:"10" default:"5" unit:"0 to 10" doc:"Effort of the Opus encoder. 5 costs half of 10 and is hard to tell from it for speech."`
 }
 
 // MediaSide is one side's media addresses. After Load its empty keys have
 // the values of [Media].
 type MediaSide struct {
-	Ports     PortRange  `toml:"ports" derived:"media.ports" unit:"UDP ports" doc:"Range of this side. It equals the other side's or does not overlap it."`
+	Ports     PortRange  `toml:"ports" restart:"true" derived:"media.ports" unit:"UDP ports" doc:"Range of this side. It equals the other side's or does not overlap it."`
 	Bind      netip.Addr `toml:"bind" derived:"media.bind" doc:"Local address of this side."`
 	Advertise netip.Addr `toml:"advertise" derived:"media.advertise" doc:"Address given out on this side."`
 }
@@ -128,7 +128,7 @@ type JWT struct {
 	Issuer    string   `toml:"issuer" doc:"Value of iss, Prosody's app_id."`
 	Audience  string   `toml:"audience" default:"jitsi" doc:"Value of aud."`
 	Subject   string   `toml:"subject" derived:"the domain, or the tenant" doc:"Value of sub."`
-	TTL       Duration `toml:"ttl" default:"5m" doc:"How long a token is valid. It is checked at login only."`
+	TTL       Duration `toml:"ttl" min:"10s" default:"5m" doc:"How long a token is valid. It is checked at login only."`
 }
 
 // Shard is one Prosody with its Jicofo and bridges.
@@ -141,7 +141,7 @@ type Shard struct {
 	Password    Secret `toml:"password" doc:"Password of that account."`
 	Brewery     string `toml:"brewery" derived:"jigasibrewery@internal.<auth_domain>, when there is a username" doc:"Room in which Jicofo looks for gateways."`
 	HeaderValue string `toml:"header_value" derived:"the name" doc:"What the shard header says for this shard."`
-	Weight      int    `toml:"weight" default:"1" doc:"Share of new rooms, when there is no balancer."`
+	Weight      int    `toml:"weight" min:"1" default:"1" doc:"Share of new rooms, when there is no balancer."`
 	TLS         TLS    `toml:"tls" doc:"How the shard's certificate is checked."`
 
 	// Effective is the shard's deployment with this shard's overrides.
@@ -166,8 +166,8 @@ type Trunk struct {
 	DefaultRoom string            `toml:"default_room" doc:"Room when neither header nor number tells."`
 	Shard       string            `toml:"shard" doc:"Shard of all calls of this trunk; nobody is asked then."`
 	Codecs      []string          `toml:"codecs" default:"opus,g722,pcma,pcmu" doc:"Codecs, best first: opus, g722, pcma, pcmu."`
-	Ptime       Duration          `toml:"ptime" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
-	MaxCalls    int               `toml:"max_calls" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
+	Ptime       Duration          `toml:"ptime" min:"10ms" max:"60ms" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
+	MaxCalls    int               `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
 }
 
 // Deployment returns the deployment of that name, or nil.
