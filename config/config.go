@@ -39,7 +39,7 @@ type Gateway struct {
 
 // Log describes what is logged.
 type Log struct {
-	Level  string `toml:"level" restart:"true" default:"info" oneof:"debug,info,warn,error" doc:"Least severe level that is written."`
+	Level  string `toml:"level" default:"info" oneof:"debug,info,warn,error" doc:"Least severe level that is written."`
 	Format string `toml:"format" restart:"true" default:"text" oneof:"text,json" doc:"One line of key=value pairs, or of JSON."`
 }
 
@@ -55,7 +55,7 @@ type SIP struct {
 	Listen        []string `toml:"listen" restart:"true" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
 	Advertise     string   `toml:"advertise" restart:"true" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
 	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
-	UserAgent     string   `toml:"user_agent" restart:"true" derived:"name and version" doc:"Value of the User-Agent and Server headers."`
+	UserAgent     string   `toml:"user_agent" restart:"true" derived:"Brewline/version" doc:"Value of the User-Agent and Server headers."`
 	Headers       Headers  `toml:"headers" doc:"Names of the headers of an INVITE that are read, compared without case; the first one present counts."`
 }
 

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Changes is what differs between two configurations.
@@ -18,6 +19,31 @@ type Changes struct {
 
 // Empty says that nothing differs.
 func (c Changes) Empty() bool { return reflect.DeepEqual(c, Changes{}) }
+
+// String names what differs, + for added, - for removed, ~ for changed.
+func (c Changes) String() string {
+	var words []string
+	list := func(what, sign string, names []string) {
+		for _, n := range names {
+			words = append(words, what+" "+sign+n)
+		}
+	}
+	list("deployment", "+", c.DeploymentsAdded)
+	list("deployment", "-", c.DeploymentsRemoved)
+	list("deployment", "~", c.DeploymentsChanged)
+	list("shard", "+", c.ShardsAdded)
+	list("shard", "-", c.ShardsRemoved)
+	list("shard", "~", c.ShardsChanged)
+	list("trunk", "+", c.TrunksAdded)
+	list("trunk", "-", c.TrunksRemoved)
+	list("trunk", "~", c.TrunksChanged)
+	list("key", "~", c.Live)
+	list("only after a restart:", "", c.Restart)
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
+}
 
 // Diff compares two configurations as [Load] returns them. A shard has changed
 // when any key of its deployment has. Names and keys come sorted.

@@ -25,7 +25,16 @@ func TestDiff(t *testing.T) {
 		Live:    []string{"gateway.max_calls", "sip.headers.room"},
 		Restart: []string{"media.phone.ports", "sip.listen"},
 	}
-	if diff := cmp.Diff(want, Diff(old, load(t, text))); diff != "" {
+	got := Diff(old, load(t, text))
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	const words = "deployment +outer, deployment -inner, deployment ~public, shard +z, shard ~a, trunk +other, trunk -pbx, " +
+		"key ~gateway.max_calls, key ~sip.headers.room, only after a restart: media.phone.ports, only after a restart: sip.listen"
+	if got.String() != words {
+		t.Errorf("got  %s\nwant %s", got, words)
+	}
+	if none := (Changes{}).String(); none != "none" {
+		t.Errorf("no change reads %q", none)
 	}
 }
