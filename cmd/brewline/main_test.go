@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// call runs a command line and returns its code and output.
+func call(args ...string) (code int, out, errOut string) {
+	var o, e bytes.Buffer
+	code = run(args, &o, &e)
+	return code, o.String(), e.String()
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), "brewline.toml")
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args     string
+		code     int
+		out, err string // must be contained
+	}{
+		{"", exitUsage, "", "brewline serve -c file"},
+		{"help", exitOK, "brewline check -c file [-json]", ""},
+		{"brew", exitUsage, "", `no command is named "brew"`},
+		{"version", exitOK, "brewline dev go", ""},
+		{"version now", exitUsage, "", `"now" is not understood`},
+		{"serve -x", exitUsage, "", "-x"},
+		{"serve -h", exitOK, "configuration file", ""},
+		{"check -c", exitUsage, "", "needs an argument"},
+	} {
+		code, out, errOut := call(strings.Fields(tt.args)...)
+		if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errOut, tt.err) ||
+			(tt.out == "" && out != "") || (tt.err == "" && errOut != "") {
+			t.Errorf("brewline %s: code %d, out %q, err %q", tt.args, code, out, errOut)
+		}
+	}
+}
+
+func TestWrongConfiguration(t *testing.T) {
+	t.Parallel()
+	path := file(t, "[gateway]\nmax_cals = 3\n")
+	const unknown = "brewline.toml:2: gateway.max_cals: unknown key: did you mean max_calls?"
+	if code, out, _ := call("check", "-c", path); code != exitUsage || !strings.Contains(out, unknown) || strings.Count(out, "\n") != 3 {
+		t.Errorf("check: code %d, out %s", code, out)
+	}
+	if code, _, errOut := call("serve", "-c", path); code != exitUsage || !strings.Contains(errOut, unknown) {
+		t.Errorf("serve: code %d, err %s", code, errOut)
+	}
+	code, out, _ := call("check", "-json", "-c", path)
+	var v verdict
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitUsage || v.OK || len(v.Problems) != 3 || v.Problems[0].Line != 2 {
+		t.Errorf("check -json: code %d, %v, %s", code, err, out)
+	}
+}
