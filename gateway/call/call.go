@@ -1,0 +1,388 @@
+package call
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"brewline/brewery"
+	"brewline/gateway/conference"
+	"brewline/gateway/phone"
+	"brewline/media"
+	"brewline/sip"
+	"brewline/xmpp"
+)
+
+// Timers are a call's durations. Zero means the default.
+type Timers struct {
+	AloneAnswer  time.Duration // ringing of a caller who is alone; negative: answer at once
+	AloneMax     time.Duration // how long an answered caller may be alone, 10 min
+	Locate       time.Duration // asking where the room lives, 1 s
+	Rejoin       time.Duration // how long a lost conference is looked for, 60 s
+	RejoinRetry  time.Duration // between two attempts at first, 250 ms
+	Hunt         time.Duration // first question of a caller who is alone, 1 s
+	HuntMax      time.Duration // longest pause between questions, 30 s
+	PhoneSilence time.Duration // no packet from the phone, 120 s; negative: never
+	Farewell     time.Duration // longest prompt before the BYE, 6 s
+	Bye          time.Duration // for the last word to the phone, 5 s
+}
+
+func (t Timers) withDefaults() Timers {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	set(&t.AloneAnswer, 15*time.Second)
+	set(&t.AloneMax, 10*time.Minute)
+	set(&t.Locate, time.Second)
+	set(&t.Rejoin, time.Minute)
+	set(&t.RejoinRetry, 250*time.Millisecond)
+	set(&t.Hunt, time.Second)
+	set(&t.HuntMax, 30*time.Second)
+	set(&t.PhoneSilence, 2*time.Minute)
+	set(&t.Farewell, 6*time.Second)
+	set(&t.Bye, 5*time.Second)
+	return t
+}
+
+// Options are what a call is made of. It pins them: a reload of the
+// configuration does not change a running call.
+type Options struct {
+	ID          string
+	Dialog      *sip.Dialog
+	Trunk       string
+	Deployment  *brewery.Deployment
+	Room        brewery.Room
+	Told        string // shard named by header or trunk
+	Password    string
+	Credentials brewery.Credentials
+	DisplayName string
+
+	Phone          phone.Options
+	Pacer          *media.Pacer
+	OpusComplexity int
+
+	// Conference holds what does not depend on the shard; the call fills in
+	// session, focus, room and audio.
+	Conference conference.Options
+	Timers     Timers
+	Logger     *slog.Logger
+	OnEnd      func(Summary) // last act of the call, from its goroutine
+}
+
+// Summary is what is left of a call.
+type Summary struct {
+	ID, Trunk, Deployment, Shard string
+	End                          End
+	Started                      time.Time
+	Answered                     time.Time // zero if never
+	Ended                        time.Time
+	Moves                        int // to another shard while alone
+	Rejoins                      int // after the conference was lost
+	Media                        media.Stats
+}
+
+// Info is a running call as statistics see it.
+type Info struct {
+	ID, Trunk, Deployment, Shard, Room, Nick string
+	State                                    string
+	Started                                  time.Time
+	Participants                             int // in the room without us
+	Media                                    bool
+}
+
+// Call is one call.
+type Call struct {
+	o      Options
+	t      Timers
+	log    *slog.Logger
+	box    *mailbox
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+	wg     sync.WaitGroup
+	info   atomic.Pointer[Info]
+
+	// Owned by run.
+	started   time.Time
+	phone     *phone.Leg
+	bridge    *media.Bridge
+	audio     *audio
+	cur       *leg // the conference leg that is heard
+	look      *leg // another one, looking around on another shard
+	legs      []*leg
+	lastShard string
+	waiting   conference.WaitFor
+	ringing   bool
+	answer    answerState
+	answered  time.Time
+	muted     bool
+	star      bool // the last digit was a star
+	prompt    media.Prompt
+	moves     int
+	rejoins   int
+	lostAt    time.Time // of the conference, zero while there is a leg that joined
+	rejoinIn  time.Duration
+	huntIn    time.Duration
+	hunting   bool
+
+	aloneArmed, aloneMaxArmed bool
+	lastEnd                   ending // why the last leg ended
+	finish                    *ending
+
+	aloneAnswer, aloneMax, hunt, rejoin, watch, farewell *time.Timer
+}
+
+type answerState int
+
+const (
+	unanswered answerState = iota
+	answering
+	isAnswered
+)
+
+// leg is one conference leg of the call.
+type leg struct {
+	conf   *conference.Leg
+	audio  *legAudio
+	shard  *brewery.Shard // nil while only the balancer knows
+	name   string         // of the shard, for logs
+	joined bool
+	nick   string
+	occ    conference.Occupants
+	media  bool
+	since  time.Time
+}
+
+// Events that children and handlers post.
+type (
+	locatedEvent struct {
+		loc brewery.Location
+		err error
+	}
+	legEvent struct {
+		leg *leg
+		conference.Event
+	}
+	answeredEvent  struct{ err error }
+	elsewhereEvent struct {
+		shards []*brewery.Shard
+		err    error
+		hunt   bool // asked for a caller who is alone
+		leg    *leg
+	}
+	digitEvent  struct{ digit byte }
+	promptEvent struct{ prompt media.Prompt }
+)
+
+// Start begins a call for a dialog that was let in. The call answers or
+// rejects it and ends by itself, at the latest when ctx does.
+func Start(ctx context.Context, o Options) *Call {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &Call{
+		o: o, t: o.Timers.withDefaults(), log: o.Logger, box: newMailbox(),
+		ctx: ctx, cancel: cancel, done: make(chan struct{}), started: time.Now(),
+		aloneAnswer: stoppedTimer(), aloneMax: stoppedTimer(), hunt: stoppedTimer(),
+		rejoin: stoppedTimer(), watch: stoppedTimer(), farewell: stoppedTimer(),
+	}
+	c.publish("locating")
+	o.Dialog.On(sip.DialogHandler{
+		Cancelled: func() { c.box.end(ending{end: EndCancelled, phoneGone: true}) },
+		Bye:       func(sip.Reason) { c.box.end(ending{end: EndCallerHungUp, phoneGone: true}) },
+		Lost:      func(err error) { c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true}) },
+		Reoffer:   func(r *sip.Reoffer) { c.box.post(r) },
+	})
+	go c.run()
+	return c
+}
+
+// Done is closed when the call has ended and released everything.
+func (c *Call) Done() <-chan struct{} { return c.done }
+
+// Info tells the call's present state. It is safe from any goroutine.
+func (c *Call) Info() Info { return *c.info.Load() }
+
+// Hangup ends the call for a reason of the gateway's.
+func (c *Call) Hangup(e End) { c.box.end(ending{end: e}) }
+
+func (c *Call) publish(state string) {
+	i := Info{
+		ID: c.o.ID, Trunk: c.o.Trunk, Deployment: c.o.Deployment.Name(), Room: c.o.Room.Name,
+		State: state, Started: c.started,
+	}
+	if c.cur != nil {
+		i.Shard, i.Nick, i.Participants, i.Media = c.cur.name, c.cur.nick, c.cur.occ.Others, c.cur.media
+	}
+	c.info.Store(&i)
+}
+
+func (c *Call) run() {
+	c.log.Info("call received", "from", c.o.DisplayName, "to", c.o.Dialog.RequestUser(), "room", c.o.Room.Name)
+	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
+		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
+		OnDigit: func(d byte, _ time.Duration) { c.box.post(digitEvent{d}) },
+	})
+	c.audio = &audio{bridge: c.bridge}
+	po := c.o.Phone
+	po.Audio, po.Logger = c.bridge, c.log
+	p, err := phone.Accept(c.o.Dialog, po)
+	if err != nil {
+		c.box.end(ending{end: phoneEnd(err), detail: err})
+	} else {
+		c.phone = p
+		c.locate()
+	}
+	for c.step() {
+	}
+	c.cleanup()
+}
+
+// step handles what comes next; false when the call is over.
+func (c *Call) step() bool {
+	select {
+	case <-c.box.wake:
+		events, terminal := c.box.take()
+		if terminal != nil {
+			return c.terminate(*terminal, events)
+		}
+		for _, e := range events {
+			c.handle(e)
+		}
+	case <-c.aloneAnswer.C:
+		c.accept()
+	case <-c.aloneMax.C:
+		c.box.end(ending{end: EndAlone})
+	case <-c.hunt.C:
+		c.ask()
+	case <-c.rejoin.C:
+		c.locate()
+	case <-c.watch.C:
+		c.watchPhone()
+	case <-c.farewell.C:
+		return false
+	case <-c.ctx.Done():
+		return c.terminate(ending{end: EndShutdown}, nil)
+	}
+	return true
+}
+
+// terminate begins the end; false when nothing is left to wait for.
+func (c *Call) terminate(e ending, events []any) bool {
+	if c.finish != nil {
+		if e.phoneGone {
+			c.finish.phoneGone = true
+			return false
+		}
+		return c.ctx.Err() == nil && !c.farewellHeard(events)
+	}
+	c.finish = &e
+	c.publish("ending")
+	for _, t := range []*time.Timer{c.aloneAnswer, c.aloneMax, c.hunt, c.rejoin, c.watch} {
+		t.Stop()
+	}
+	for _, l := range c.legs {
+		l.conf.Leave()
+	}
+	p := e.end.Outcome().Prompt
+	if c.answer != isAnswered || e.phoneGone || p == promptNone || c.ctx.Err() != nil {
+		return false
+	}
+	c.farewell.Reset(c.t.Farewell)
+	c.play(p, 0)
+	return true
+}
+
+func (c *Call) handle(e any) {
+	switch e := e.(type) {
+	case locatedEvent:
+		c.located(e)
+	case legEvent:
+		c.legEvent(e.leg, e.Event)
+	case answeredEvent:
+		c.wasAnswered(e.err)
+	case elsewhereEvent:
+		c.elsewhere(e)
+	case digitEvent:
+		c.digit(e.digit)
+	case *sip.Reoffer:
+		c.phone.Reoffer(e)
+	}
+}
+
+// cleanup says the last word to the phone and releases everything.
+func (c *Call) cleanup() {
+	e := *c.finish
+	c.sayEnd(e)
+	for _, l := range c.legs {
+		l.conf.Leave()
+	}
+	for _, l := range c.legs {
+		<-l.conf.Done()
+	}
+	stats := c.bridge.Stats()
+	if c.phone != nil {
+		c.phone.Close()
+	}
+	c.bridge.Close()
+	c.cancel()
+	c.wg.Wait()
+	s := Summary{
+		ID: c.o.ID, Trunk: c.o.Trunk, Deployment: c.o.Deployment.Name(), End: e.end,
+		Shard: c.lastShard, Started: c.started, Answered: c.answered, Ended: time.Now(),
+		Moves: c.moves, Rejoins: c.rejoins, Media: stats,
+	}
+	attrs := []any{"end", string(e.end), "took", time.Since(c.started).Round(time.Millisecond), "shard", s.Shard}
+	if !c.answered.IsZero() {
+		attrs = append(attrs, "talked", time.Since(c.answered).Round(time.Millisecond))
+	}
+	if e.detail != nil {
+		attrs = append(attrs, "detail", e.detail)
+	}
+	c.log.Info("call ended", attrs...)
+	if c.o.OnEnd != nil {
+		c.o.OnEnd(s)
+	}
+	close(c.done)
+}
+
+func (c *Call) sayEnd(e ending) {
+	if e.phoneGone {
+		return
+	}
+	o := e.end.Outcome()
+	if c.answer == unanswered {
+		var extra []sip.Header
+		if o.Retry {
+			extra = append(extra, sip.Header{Name: "Retry-After", Value: "10"})
+		}
+		if err := c.o.Dialog.Reject(o.Code, e.end.reason(e.detail), extra...); err != nil {
+			c.log.Debug("final response not sent", "err", err)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
+	defer cancel()
+	if err := c.o.Dialog.Bye(ctx, e.end.reason(e.detail)); err != nil {
+		c.log.Debug("BYE not answered", "err", err)
+	}
+}
+
+// watchPhone ends a call whose phone has vanished without a BYE.
+func (c *Call) watchPhone() {
+	c.watch.Reset(c.t.PhoneSilence / 8)
+	if silent := c.phone.Silent(); silent > c.t.PhoneSilence {
+		c.box.end(ending{end: EndPhoneSilent})
+	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// initiator is what Jigasi tells about a call that came in.
+var initiator = []xmpp.Header{{Name: "JigasiCallDirection", Value: "in"}}

@@ -1,0 +1,140 @@
+package call
+
+import (
+	"errors"
+	"time"
+
+	"brewline/gateway/phone"
+	"brewline/media"
+	"brewline/media/transport"
+	"brewline/sip"
+)
+
+// promptRepeat is the pause between two sayings of a prompt that waits.
+const promptRepeat = 20 * time.Second
+
+// promptNone is no prompt.
+const promptNone media.Prompt = 0
+
+func phoneEnd(err error) End {
+	switch {
+	case errors.Is(err, sip.ErrNoCodec):
+		return EndNoCodec
+	case errors.Is(err, transport.ErrNoPorts):
+		return EndNoPorts
+	case errors.Is(err, phone.ErrOffer):
+		return EndBadOffer
+	}
+	return EndInternal
+}
+
+// ring tells the caller that the room was found.
+func (c *Call) ring() {
+	if c.ringing || c.answer != unanswered {
+		return
+	}
+	c.ringing = true
+	if err := c.o.Dialog.Ringing(); err != nil {
+		c.log.Debug("180 not sent", "err", err)
+	}
+}
+
+// accept answers the phone.
+func (c *Call) accept() {
+	if c.answer != unanswered {
+		return
+	}
+	c.answer = answering
+	c.aloneAnswer.Stop()
+	c.wg.Go(func() { c.box.post(answeredEvent{c.phone.Answer(c.ctx)}) })
+}
+
+func (c *Call) wasAnswered(err error) {
+	if err != nil {
+		c.answer = isAnswered // a 200 went out: only a BYE ends it
+		c.box.end(ending{end: phoneEnd(err), detail: err})
+		if !errors.Is(err, sip.ErrNoCodec) && !errors.Is(err, phone.ErrOffer) {
+			c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true})
+		}
+		return
+	}
+	c.answer, c.answered = isAnswered, time.Now()
+	c.log.Info("answered", "codec", c.phone.Codec(), "took", time.Since(c.started).Round(time.Millisecond))
+	if c.cur != nil {
+		c.cur.conf.SetStatus("Connected")
+	}
+	if c.t.PhoneSilence > 0 {
+		c.watch.Reset(c.t.PhoneSilence / 8)
+	}
+	c.watchAlone()
+	c.refresh()
+}
+
+// refresh plays the prompt that fits the call's state, and publishes the state.
+func (c *Call) refresh() {
+	want, state := promptNone, "connecting"
+	switch {
+	case c.cur == nil:
+		want, state = media.PromptConnecting, "locating"
+	case c.waiting == conferenceLobby:
+		want, state = media.PromptLobby, "lobby"
+	case c.waiting == conferenceHost:
+		want, state = media.PromptWaitingHost, "waiting for the host"
+	case c.cur.joined && c.cur.occ.Others == 0:
+		want, state = media.PromptAlone, "alone"
+	case c.cur.media && c.answer == isAnswered:
+		state = "connected"
+	}
+	c.publish(state)
+	if c.answer != isAnswered || want == c.prompt {
+		return
+	}
+	c.prompt = want
+	if want == promptNone {
+		c.bridge.StopPrompt()
+		return
+	}
+	c.play(want, promptRepeat)
+}
+
+func (c *Call) play(p media.Prompt, repeat time.Duration) {
+	c.prompt = p
+	c.bridge.Play(p, media.PlayOptions{Repeat: repeat, Done: func() { c.box.post(promptEvent{p}) }})
+}
+
+// farewellHeard says whether the last prompt was heard to its end.
+func (c *Call) farewellHeard(events []any) bool {
+	for _, e := range events {
+		if p, ok := e.(promptEvent); ok && p.prompt == c.finish.end.Outcome().Prompt {
+			return true
+		}
+	}
+	return false
+}
+
+// digit follows the keypad: *6 asks to be unmuted, or mutes.
+func (c *Call) digit(d byte) {
+	star := c.star
+	c.star = d == '*'
+	if star && d == '6' && c.cur != nil && c.cur.joined {
+		c.cur.conf.SetMuted(!c.muted)
+	}
+}
+
+func (c *Call) setMuted(muted bool) {
+	changed := c.muted != muted
+	c.muted = muted
+	c.bridge.SetMuted(muted)
+	if c.answer != isAnswered {
+		return
+	}
+	p := media.PromptUnmuted
+	if muted {
+		p = media.PromptMuted
+	}
+	if changed || muted {
+		c.prompt = promptNone
+		c.play(p, 0)
+		c.prompt = promptNone
+	}
+}

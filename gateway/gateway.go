@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"brewline/brewery"
+	"brewline/config"
+	"brewline/gateway/api"
+	"brewline/gateway/call"
+	"brewline/media"
+	"brewline/media/transport"
+	"brewline/sip"
+)
+
+// portDrain is how long a media port rests before another call gets it, so
+// that late packets of the old call do not reach the new one.
+const portDrain = 5 * time.Second
+
+// Options are what the configuration does not hold.
+type Options struct {
+	Version string
+	Logger  *slog.Logger
+	Brewery brewery.Options // timers, for tests
+	SIP     sip.Options     // timers, for tests
+	Call    call.Timers     // what the configuration does not set, for tests
+	Timers  ConferenceTimers
+}
+
+// Gateway is a running process's worth of calls.
+type Gateway struct {
+	o     Options
+	log   *slog.Logger
+	cfg   atomic.Pointer[config.Config]
+	set   *brewery.Set
+	ua    *sip.UA
+	http  *api.Server
+	pacer *media.Pacer
+
+	phonePorts, bridgePorts *transport.Ports
+
+	counters counters
+	draining atomic.Bool
+	asked    chan struct{}   // closed by Shutdown
+	ctx      context.Context // of the calls
+	cancel   context.CancelFunc
+
+	wg sync.WaitGroup // control sessions
+
+	mu       sync.Mutex
+	calls    map[string]*call.Call
+	byTrunk  map[string]int
+	admitted int
+	idle     chan struct{} // closed while there is no call
+}
+
+// Start brings the gateway up: listeners bound, control sessions connecting.
+// Close ends it.
+func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	g := &Gateway{
+		o: o, log: o.Logger, ctx: ctx, cancel: cancel,
+		calls: map[string]*call.Call{}, byTrunk: map[string]int{},
+		idle: make(chan struct{}), asked: make(chan struct{}),
+	}
+	close(g.idle)
+	g.cfg.Store(cfg)
+	if err := g.start(ctx, cfg); err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
+	bo := g.o.Brewery
+	bo.Logger = g.log
+	set, err := brewery.New(cfg, bo)
+	if err != nil {
+		return err
+	}
+	g.set = set
+	g.wg.Go(func() { set.Run(ctx) })
+	g.pacer = media.NewPacer(media.PacerOptions{Logger: g.log})
+	p, b := cfg.Media.Phone.Ports, cfg.Media.Conference.Ports
+	g.phonePorts = transport.NewPorts(p.Min, p.Max, portDrain)
+	g.bridgePorts = g.phonePorts
+	if b != p {
+		g.bridgePorts = transport.NewPorts(b.Min, b.Max, portDrain)
+	}
+	if cfg.HTTP.Listen != "" {
+		if g.http, err = api.Listen(cfg.HTTP, g, g.log); err != nil {
+			return err
+		}
+	}
+	so := g.o.SIP
+	so.Listen = nil
+	for _, l := range cfg.SIP.Listen {
+		network, address, err := config.SplitListener(l)
+		if err != nil {
+			return err
+		}
+		so.Listen = append(so.Listen, sip.Listener{Network: network, Address: address, Advertise: cfg.SIP.Advertise})
+	}
+	so.Match = g.match
+	so.UnknownSource = cfg.SIP.UnknownSource
+	so.UserAgent = cfg.SIP.UserAgent
+	so.Ready = g.ready
+	so.OnInvite = g.invite
+	so.Logger = g.log
+	if g.ua, err = sip.Listen(ctx, so); err != nil {
+		return fmt.Errorf("listen for SIP: %w", err)
+	}
+	for _, a := range g.ua.Addrs() {
+		g.log.Info("listening for SIP", "network", a.Network(), "address", a.String())
+	}
+	return nil
+}
+
+// match finds the trunk of a source address.
+func (g *Gateway) match(src netip.AddrPort) (string, bool) {
+	if t := g.cfg.Load().TrunkFor(src.Addr()); t != nil {
+		return t.Name, true
+	}
+	return "", false
+}
+
+// Config is the configuration in force.
+func (g *Gateway) Config() *config.Config { return g.cfg.Load() }
+
+// SIPAddrs are the addresses on which SIP is received; HTTPAddr that of HTTP.
+func (g *Gateway) SIPAddrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range g.ua.Addrs() {
+		if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
+// HTTPAddr is where HTTP is served, "" if nowhere.
+func (g *Gateway) HTTPAddr() string {
+	if g.http == nil {
+		return ""
+	}
+	return g.http.Addr()
+}
+
+// Brewery is the shards at run time.
+func (g *Gateway) Brewery() *brewery.Set { return g.set }
+
+// Reload puts another configuration in force. Running calls keep what they
+// were started with. What needs a restart is named in the log.
+func (g *Gateway) Reload(cfg *config.Config) error {
+	changes := config.Diff(g.cfg.Load(), cfg)
+	if err := g.set.Reload(cfg); err != nil {
+		return err
+	}
+	g.cfg.Store(cfg)
+	g.log.Info("configuration reloaded", "changes", changes.String())
+	return nil
+}
+
+// Drain lets running calls end and takes no new ones. It returns when none is
+// left or ctx ends.
+func (g *Gateway) Drain(ctx context.Context) {
+	g.draining.Store(true)
+	g.mu.Lock()
+	n, idle := g.admitted, g.idle
+	g.mu.Unlock()
+	g.log.Info("draining", "calls", n)
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
+// Shutdown asks for a drain, as POST /about/shutdown does.
+func (g *Gateway) Shutdown() error {
+	if !g.cfg.Load().HTTP.EnableShutdown {
+		return errors.New("http.enable_shutdown is off")
+	}
+	g.log.Info("asked to shut down")
+	if !g.draining.Swap(true) {
+		close(g.asked)
+	}
+	return nil
+}
+
+// Asked is closed when Shutdown was called.
+func (g *Gateway) Asked() <-chan struct{} { return g.asked }
+
+// Draining tells whether the gateway takes no new calls.
+func (g *Gateway) Draining() bool { return g.draining.Load() }
+
+// Close hangs up what is still running and releases everything.
+func (g *Gateway) Close() {
+	g.draining.Store(true)
+	g.mu.Lock()
+	for _, c := range g.calls {
+		c.Hangup(call.EndShutdown)
+	}
+	idle := g.idle
+	g.mu.Unlock()
+	<-idle // every call bounds its own end
+	g.cancel()
+	if g.ua != nil {
+		g.ua.Close()
+	}
+	if g.http != nil {
+		g.http.Close()
+	}
+	if g.pacer != nil {
+		g.pacer.Close()
+	}
+	g.wg.Wait()
+}

@@ -1,0 +1,183 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"brewline/brewery"
+	"brewline/config"
+	"brewline/gateway/call"
+	"brewline/gateway/conference"
+	"brewline/gateway/phone"
+	"brewline/media/transport"
+	"brewline/sip"
+)
+
+// ConferenceTimers are a conference leg's durations, for tests.
+type ConferenceTimers = conference.Timers
+
+// invite takes an INVITE of a known trunk: which room, which deployment, is
+// there a place for it. What fails here is answered here; else a call begins.
+func (g *Gateway) invite(d *sip.Dialog) {
+	cfg := g.cfg.Load()
+	g.counters.invites.Add(1)
+	id := callID()
+	log := g.log.With("call", id, "trunk", d.Trunk())
+	refuse := func(end call.End, detail error) {
+		o := end.Outcome()
+		text := o.Text
+		if detail != nil {
+			text = detail.Error()
+		}
+		var extra []sip.Header
+		if o.Retry {
+			extra = append(extra, sip.Header{Name: "Retry-After", Value: "10"})
+		}
+		g.counters.ended(end)
+		log.Warn("call refused", "end", string(end), "code", o.Code, "why", text, "sip_call_id", d.CallID())
+		d.Reject(o.Code, sip.Reason{Protocol: "Q.850", Cause: o.Cause, Text: text}, extra...)
+	}
+	trunk := cfg.Trunk(d.Trunk())
+	if trunk == nil { // gone in a reload since the request was let in
+		refuse(call.EndNotAllowed, errors.New("the trunk is not configured any more"))
+		return
+	}
+	h := cfg.SIP.Headers
+	hints := brewery.Hints{
+		Trunk: trunk, Room: g.room(d, trunk, h),
+		Domain: header(d, h.Domain), Tenant: header(d, h.Tenant),
+	}
+	dep, room, err := g.set.Resolve(hints)
+	if err != nil {
+		end := call.EndNoDeployment
+		if errors.Is(err, brewery.ErrNoRoom) {
+			end = call.EndNoRoom
+		}
+		refuse(end, err)
+		return
+	}
+	release, end := g.admit(trunk)
+	if end != "" {
+		refuse(end, nil)
+		return
+	}
+	told := header(d, h.Shard)
+	if told == "" {
+		told = trunk.Shard
+	}
+	log = log.With("room", room.String())
+	log.Debug("INVITE", "sip_call_id", d.CallID())
+	o := call.Options{
+		ID: id, Dialog: d, Trunk: trunk.Name, Deployment: dep, Room: room, Told: told,
+		Password:    header(d, h.Password),
+		Credentials: brewery.Credentials{Token: header(d, h.Token), UserID: header(d, h.UserID)},
+		DisplayName: displayName(d.From()),
+		Phone: phone.Options{
+			Codecs: trunk.Codecs, Ptime: trunk.Ptime.Duration, Ports: g.phonePorts,
+			Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
+		},
+		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		Conference: conference.Options{
+			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
+			Transport: transport.ConferenceOptions{
+				Ports: g.bridgePorts, Bind: cfg.Media.Conference.Bind, Advertise: cfg.Media.Conference.Advertise,
+			},
+			Timers: g.conferenceTimers(cfg),
+		},
+		Timers: g.callTimers(cfg),
+		Logger: log,
+		OnEnd: func(s call.Summary) {
+			g.counters.finished(s)
+			g.mu.Lock()
+			delete(g.calls, id)
+			g.mu.Unlock()
+			release()
+		},
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.calls[id] = call.Start(g.ctx, o)
+}
+
+// room is what the INVITE says of the room: header, called number, default.
+func (g *Gateway) room(d *sip.Dialog, t *config.Trunk, h config.Headers) string {
+	if r := header(d, h.Room); r != "" {
+		return r
+	}
+	called := d.RequestUser()
+	if r, ok := t.Rooms[called]; ok {
+		return r
+	}
+	if r, ok := t.Rooms[digits(called)]; ok {
+		return r
+	}
+	return t.DefaultRoom
+}
+
+// digits strips what people put between the digits of a number.
+func digits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" -./()", r) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// header is the value of the first of these headers that is present.
+func header(d *sip.Dialog, names []string) string {
+	for _, n := range names {
+		if v := d.Header(n); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// displayName is what the conference sees: the caller's name, else number.
+func displayName(p sip.Party) string {
+	switch {
+	case p.Display != "":
+		return p.Display
+	case p.User != "":
+		return p.User
+	}
+	return p.Host
+}
+
+func (g *Gateway) conferenceTimers(cfg *config.Config) conference.Timers {
+	t := g.o.Timers
+	set(&t.HostWait, cfg.Gateway.HostWait)
+	set(&t.LobbyWait, cfg.Gateway.LobbyWait)
+	set(&t.Invite, cfg.Gateway.InviteTimeout)
+	return t
+}
+
+func (g *Gateway) callTimers(cfg *config.Config) call.Timers {
+	t := g.o.Call
+	if t.AloneAnswer == 0 {
+		t.AloneAnswer = cfg.Gateway.AloneAnswer.Duration
+		if t.AloneAnswer == 0 {
+			t.AloneAnswer = -1 // configured: at once
+		}
+	}
+	set(&t.AloneMax, cfg.Gateway.AloneMax)
+	set(&t.Locate, cfg.Gateway.LocateTimeout)
+	return t
+}
+
+func set(d *time.Duration, c config.Duration) {
+	if *d == 0 {
+		*d = c.Duration
+	}
+}
+
+// callID is short enough to read aloud and unique enough for a day's logs.
+func callID() string {
+	var b [5]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

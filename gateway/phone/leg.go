@@ -1,0 +1,247 @@
+package phone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"brewline/media"
+	"brewline/media/transport"
+	"brewline/sip"
+)
+
+// ErrOffer: the phone's session description cannot be used.
+var ErrOffer = errors.New("unusable session description")
+
+// Audio is the call's side of the phone's media; media.Bridge implements it.
+type Audio interface {
+	AttachPhone(media.PhoneLeg) error
+	DetachPhone()
+	Stats() media.Stats
+}
+
+// Options describe the media of a phone leg.
+type Options struct {
+	Codecs    []string // names as in configuration, best first
+	Ptime     time.Duration
+	Ports     *transport.Ports
+	Bind      netip.Addr
+	Advertise netip.Addr // in the SDP; zero: the address that reaches the phone
+	Audio     Audio
+	Logger    *slog.Logger
+}
+
+// Leg is the phone leg of one call. Answer, Reoffer and Close may be called
+// from any goroutine.
+type Leg struct {
+	o     Options
+	d     *sip.Dialog
+	conn  *transport.Phone
+	local sip.Local
+
+	mu       sync.Mutex
+	answer   []byte     // to an early offer
+	last     *sip.SDP   // our last description, for late offers
+	media    *sip.Media // negotiated, nil until an offer was answered
+	attached bool
+	closed   bool
+	since    time.Duration // when media was last (re)negotiated, transport.Now
+}
+
+// Accept reads the INVITE's offer and opens the sockets. The dialog is not
+// answered yet. Errors: ErrOffer, sip.ErrNoCodec, transport.ErrNoPorts.
+func Accept(d *sip.Dialog, o Options) (*Leg, error) {
+	advertise := o.Advertise
+	if !advertise.IsValid() {
+		var err error
+		if advertise, err = addressTowards(d.Source(), o.Bind); err != nil {
+			return nil, fmt.Errorf("local address towards %s: %w", d.Source(), err)
+		}
+	}
+	known := sip.KnownCodecs()
+	l := &Leg{o: o, d: d}
+	l.local = sip.Local{Addr: advertise, DTMF: true, Ptime: o.Ptime, Direction: sip.SendRecv}
+	for _, name := range o.Codecs {
+		if c, ok := known[name]; ok {
+			l.local.Codecs = append(l.local.Codecs, c)
+		}
+	}
+	var offer *sip.SDP
+	if raw := d.Offer(); len(raw) > 0 {
+		var err error
+		if offer, err = sip.ParseSDP(raw); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrOffer, err)
+		}
+	}
+	conn, err := transport.OpenPhone(transport.PhoneOptions{Ports: o.Ports, Bind: o.Bind, Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	l.conn = conn
+	l.local.Port, l.local.RTCPPort = conn.Port(), conn.RTCPPort()
+	if offer != nil {
+		if _, err := l.negotiate(offer); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// negotiate answers an offer and keeps what was agreed; mu may be held or not
+// needed yet.
+func (l *Leg) negotiate(offer *sip.SDP) ([]byte, error) {
+	answer, m, err := sip.Answer(offer, l.local)
+	if err != nil {
+		if errors.Is(err, sip.ErrNoCodec) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrOffer, err)
+	}
+	l.local.Version++
+	l.answer, l.media = answer.Marshal(), &m
+	return l.answer, nil
+}
+
+// Answer sends the 200 and waits for the ACK. Media runs from the 200 on, or,
+// with a late offer, from the ACK.
+func (l *Leg) Answer(ctx context.Context) error {
+	l.mu.Lock()
+	body, late := l.answer, l.media == nil
+	if late {
+		l.last = sip.Offer(l.local)
+		l.local.Version++
+		body = l.last.Marshal()
+	} else if err := l.attach(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	l.mu.Unlock()
+	ack, err := l.d.Answer(ctx, body)
+	if err != nil || !late {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.accepted(ack)
+}
+
+// accepted takes the phone's answer to our offer.
+func (l *Leg) accepted(raw []byte) error {
+	answer, err := sip.ParseSDP(raw)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOffer, err)
+	}
+	m, err := sip.Accept(l.last, answer, l.local)
+	if err != nil {
+		if errors.Is(err, sip.ErrNoCodec) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrOffer, err)
+	}
+	l.media = &m
+	return l.attach()
+}
+
+// attach gives the negotiated stream to the pacer; mu is held.
+func (l *Leg) attach() error {
+	if l.closed {
+		return net.ErrClosed
+	}
+	if l.attached {
+		l.o.Audio.DetachPhone()
+		l.attached = false
+	}
+	m := l.media
+	l.conn.SetRemote(m.Remote, m.RemoteRTCP)
+	err := l.o.Audio.AttachPhone(media.PhoneLeg{
+		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
+		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
+		Send: m.Send, Receive: m.Receive,
+	})
+	if err != nil {
+		return err
+	}
+	l.attached, l.since = true, transport.Now()
+	return nil
+}
+
+// Reoffer follows a re-INVITE: hold, resume, a new address or codec.
+func (l *Leg) Reoffer(r *sip.Reoffer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.SDP == nil {
+		l.last = sip.Offer(l.local)
+		l.local.Version++
+		r.Answer(l.last.Marshal())
+		return
+	}
+	offer, err := sip.ParseSDP(r.SDP)
+	if err == nil {
+		var answer []byte
+		if answer, err = l.negotiate(offer); err == nil {
+			if err = l.attach(); err == nil {
+				r.Answer(answer)
+				l.o.Logger.Info("phone renegotiated", "codec", codecName(l.media.Codec),
+					"sends", l.media.Receive, "receives", l.media.Send)
+				return
+			}
+		}
+	}
+	l.o.Logger.Warn("re-INVITE refused", "err", err)
+	r.Reject(488)
+}
+
+// Codec names the agreed codec.
+func (l *Leg) Codec() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.media == nil {
+		return ""
+	}
+	return codecName(l.media.Codec)
+}
+
+// Silent tells for how long nothing at all has come from the phone, 0 while it
+// is on hold.
+func (l *Leg) Silent() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.media == nil || !l.media.Receive {
+		return 0
+	}
+	return transport.Now() - max(l.o.Audio.Stats().LastFromPhone, l.since)
+}
+
+// Close releases the sockets. The pacer has let go of them when it returns.
+func (l *Leg) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed = true
+	if l.attached {
+		l.o.Audio.DetachPhone()
+		l.attached = false
+	}
+	l.conn.Close()
+}
+
+// addressTowards is the local address from which peer is reached.
+func addressTowards(peer netip.AddrPort, bind netip.Addr) (netip.Addr, error) {
+	if bind.IsValid() && !bind.IsUnspecified() {
+		return bind, nil
+	}
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(peer)) // sends nothing
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
+}

@@ -1,0 +1,205 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"brewline/config"
+	"brewline/gateway"
+	"brewline/internal/jitsitest"
+	"brewline/internal/siptest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a deployment of simulated shards with a gateway in front.
+type world struct {
+	t    *testing.T
+	ctx  context.Context
+	deps []*jitsitest.Deployment
+	gw   *gateway.Gateway
+	path string
+	o    worldOptions
+}
+
+type worldOptions struct {
+	shards   int // of the one deployment, default 3
+	two      bool
+	balancer bool
+	dep      jitsitest.DeploymentOptions
+	gateway  string // further keys of [gateway]
+	trunk    string // further keys of [[trunk]]
+	options  gateway.Options
+}
+
+func newWorld(t *testing.T, o worldOptions) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	if o.shards == 0 {
+		o.shards = 3
+	}
+	w := &world{t: t, ctx: ctx, o: o}
+	do := o.dep
+	do.NoBalancer = !o.balancer
+	add := func(n int, do jitsitest.DeploymentOptions) {
+		d, err := jitsitest.NewDeployment(n, do)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		w.deps = append(w.deps, d)
+	}
+	if o.two {
+		// Two deployments of different names.
+		do.Shard.Domain = "alpha.example"
+		add(o.shards, do)
+		do.Shard.Domain = "beta.example"
+		add(o.shards, do)
+	} else {
+		add(o.shards, do)
+	}
+	w.path = filepath.Join(t.TempDir(), "brewline.toml")
+	w.write("")
+	cfg, err := config.Load(w.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testing.Verbose() && o.options.Logger == nil {
+		o.options.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if o.options.Logger == nil {
+		o.options.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.options.Version = "test"
+	if w.gw, err = gateway.Start(ctx, cfg, o.options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.gw.Close)
+	w.await("all shards up", func() bool {
+		for _, s := range w.gw.Brewery().Status() {
+			if s.State != "up" {
+				return false
+			}
+		}
+		return true
+	})
+	return w
+}
+
+// write writes the configuration; without is a shard to leave out.
+func (w *world) write(without string) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n", w.o.gateway)
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n")
+	trunk := w.o.trunk
+	for i, d := range w.deps {
+		name := fmt.Sprintf("dep%d", i+1)
+		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\n", name, d.Shards[0].XMPP.Domain())
+		if d.Balancer != nil {
+			fmt.Fprintf(&b, "balancer = %q\n", d.Balancer.URL()+"/http-bind?room={roomName}")
+		}
+		for _, s := range d.Shards {
+			if s.Name == without {
+				continue
+			}
+			fmt.Fprintf(&b, "[[shard]]\nname = \"%s%s\"\nheader_value = %q\ndeployment = %q\nurl = %q\n",
+				w.prefix(i), s.Name, s.Name, name, s.BOSHURL())
+		}
+		if len(w.deps) == 1 {
+			trunk += "\ndeployment = \"dep1\""
+		}
+	}
+	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", trunk)
+	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// prefix makes the names of the shards of several deployments differ.
+func (w *world) prefix(deployment int) string {
+	if len(w.deps) == 1 {
+		return ""
+	}
+	return fmt.Sprintf("d%d-", deployment+1)
+}
+
+func (w *world) await(what string, ok func() bool) {
+	w.t.Helper()
+	for !ok() {
+		select {
+		case <-w.ctx.Done():
+			w.t.Fatalf("never: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// browser joins a participant who says a tone, directly at a shard.
+func (w *world) browser(s *jitsitest.Shard, room string, tone int) *jitsitest.Browser {
+	w.t.Helper()
+	b, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
+		URL: s.BOSHURL(), Domain: s.XMPP.Domain(), MUC: "conference." + s.XMPP.Domain(), Room: room, Tone: tone,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func (w *world) phone(o siptest.PhoneOptions) *siptest.Phone {
+	w.t.Helper()
+	if o.Codec == "" {
+		o.Codec = "pcmu"
+	}
+	p, err := siptest.NewPhone(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// uri is where the gateway takes calls.
+func (w *world) uri(user string) string {
+	return fmt.Sprintf("sip:%s@%s", user, w.gw.SIPAddrs()[0])
+}
+
+// call calls a room by header and says a tone.
+func (w *world) call(p *siptest.Phone, room string, tone int) *siptest.Call {
+	w.t.Helper()
+	c, err := p.Call(w.ctx, siptest.CallOptions{
+		URI: w.uri("conference"), Headers: map[string]string{"X-Room-Name": room}, Tone: tone,
+	})
+	if err != nil {
+		w.t.Fatalf("call to %s: %v", room, err)
+	}
+	return c
+}
+
+// hear fails the test unless the tone is heard.
+func (w *world) hear(who string, h interface {
+	Hear(context.Context, int) error
+}, freq int) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
+	defer cancel()
+	if err := h.Hear(ctx, freq); err != nil {
+		w.t.Fatalf("%s does not hear %d Hz: %v", who, freq, err)
+	}
+}
+
+// gone awaits that a call has left nothing behind.
+func (w *world) gone() {
+	w.t.Helper()
+	w.await("no call left", func() bool { return len(w.gw.Snapshot().Calls) == 0 })
+}
