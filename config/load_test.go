@@ -62,7 +62,7 @@ url    = "https://meet.example.org/http-bind"
 		MUCPrefixes: []string{"conference", "muc"}, Focus: "focus.meet.example.org", FocusNick: "focus",
 		Login: Login{Kind: LoginAnonymous, Domain: "meet.example.org",
 			JWT: JWT{Algorithm: "HS256", Audience: "jitsi", TTL: Duration{5 * time.Minute}}},
-		ShardHeader: "X-Jitsi-Shard",
+		ShardHeader: "X-Jitsi-Shard", Connections: 2,
 	}
 	ports := PortRange{20000, 29999}
 	want := &Config{
