@@ -210,6 +210,11 @@ func open(p *Ports, addr netip.Addr, port int) (*socket, error) {
 	return &socket{UDPConn: conn, port: conn.LocalAddr().(*net.UDPAddr).Port, ports: p}, nil
 }
 
+// isIPv4 says that the socket cannot send to IPv6 addresses.
+func (s *socket) isIPv4() bool {
+	return s.LocalAddr().(*net.UDPAddr).IP.To4() != nil
+}
+
 // Close closes the socket, which ends its reader, and gives the port back.
 func (s *socket) Close() error {
 	var err error
