@@ -99,7 +99,7 @@ type Deployment struct {
 	FocusNick   string   `toml:"focus_nick" default:"focus" doc:"Nick of Jicofo's occupant. No other occupant is believed to be Jicofo."`
 	Login       Login    `toml:"login" doc:"How the session of a call logs in."`
 	Balancer    string   `toml:"balancer" doc:"URL that web users have, sticky by room, where {host} is the domain, {subdomain} is /tenant or nothing, {roomName} is the room: https://{host}{subdomain}/http-bind?room={roomName}. Decides where a room is opened that no shard has. Without it, shards share new rooms by weighted hash."`
-	Connections int      `toml:"bosh_connections" default:"2" min:"1" max:"8" doc:"HTTP connections of a BOSH session."`
+	Connections int      `toml:"bosh_connections" default:"2" min:"2" max:"8" doc:"HTTP connections of a BOSH session. With 3 or more the session is created on one and goes on with the others, so that a limit which Prosody put on the first does not slow it."`
 	ShardHeader string   `toml:"shard_header" default:"X-Jitsi-Shard" doc:"Response header in which the balancer names the shard."`
 }
 
