@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
 )
 
 // Errors of a dialog's methods, for errors.Is.
@@ -12,17 +16,23 @@ var (
 	ErrEnded = errors.New("sip: the dialog has ended") // cancelled, rejected, bye sent or received, lost
 	ErrState = errors.New("sip: not in this state of the dialog")
 	ErrNoACK = errors.New("sip: no ACK for the 200 (RFC 3261 §13.3.1.4)")
+
+	errTooMany = errors.New("too many calls")
 )
 
 // StatusError is a final response other than 2xx.
 type StatusError struct {
 	Code   int
 	Phrase string
-	Reason Reason // of the response's Reason header, if any
+	Reason Reason // of the response's Reason header field, if any
 }
 
 // Error implements error.
 func (e *StatusError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Phrase) }
+
+func statusError(res *sip.Response) error {
+	return &StatusError{Code: res.StatusCode, Phrase: clean(res.Reason), Reason: parseReason(res)}
+}
 
 // Header is a header field of a message.
 type Header struct{ Name, Value string }
@@ -44,102 +54,526 @@ type Party struct {
 
 // DialogHandler receives what happens to a dialog. Callbacks come one after
 // another, hold no lock, and must not block: they run where the message was
-// read. A nil field ignores the event (a Reoffer is then rejected with 488).
-// Of Cancelled, Bye and Lost at most one comes, and nothing after it.
+// read. A nil field ignores the event; a nil Reoffer refuses it with 488.
+// Of Cancelled, Bye and Lost at most one comes, and nothing after it; none
+// comes for an end that the owner brought about.
 type DialogHandler struct {
-	Cancelled func()
+	Cancelled func() // CANCEL, or the INVITE expired
 	Bye       func(Reason)
 	Info      func(contentType string, body []byte)
 	Reoffer   func(*Reoffer)
 	Lost      func(error) // the ACK never came, a request was not answered, the user agent closed
 }
 
+// maxEvents bounds what waits for a handler to be set, or to return.
+const maxEvents = 64
+
+type dialogState int
+
+const (
+	early     dialogState = iota
+	answered              // 200 sent, no ACK yet
+	confirmed             // ACK received
+	ended
+)
+
+type dialogID struct{ call, local, remote string }
+
 // Dialog is a call that came in. Its methods are safe for concurrent use.
-type Dialog struct{}
+type Dialog struct {
+	u      *UA
+	f      flow
+	tx     *serverTx    // of the INVITE
+	invite *sip.Request // only read
+	id     dialogID
+	local  netip.AddrPort
+	offer  []byte
+	done   chan struct{}
+
+	mu        sync.Mutex
+	state     dialogState
+	byeing    bool
+	handler   *DialogHandler
+	events    []func(DialogHandler)
+	draining  bool
+	silent    bool // no event may follow
+	localSeq  uint32
+	remoteSeq uint32
+	target    sip.Uri
+	routes    []sip.Uri
+	direct    bool // the INVITE came from the peer's user agent itself, through at most a NAT
+	unacked   map[uint32]*unacked
+	theirs    *Reoffer
+	ours      bool // a re-INVITE of ours is under way
+	repeat    *time.Timer
+	expires   *time.Timer
+}
+
+func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, error) {
+	contact := req.Contact()
+	if contact == nil || contact.Address.Host == "" || contact.Address.Wildcard ||
+		contact.Address.Scheme != "sip" && contact.Address.Scheme != "sips" {
+		return nil, errors.New("no usable Contact")
+	}
+	d := &Dialog{
+		u: u, f: tx.f, tx: tx, invite: req, offer: sdp, done: make(chan struct{}),
+		id:       dialogID{call: req.CallID().Value(), local: token(16), remote: param(req.From().Params, "tag")},
+		local:    tx.f.ln.facing(tx.f.peer.Addr()),
+		target:   *contact.Address.Clone(),
+		localSeq: 1, remoteSeq: req.CSeq().SeqNo,
+		unacked: map[uint32]*unacked{},
+	}
+	for _, h := range req.GetHeaders("Record-Route") {
+		if rr, ok := h.(*sip.RecordRouteHeader); ok {
+			d.routes = append(d.routes, *rr.Address.Clone())
+		}
+	}
+	_, rport := paramOK(req.Via().Params, "rport")
+	d.direct = len(d.routes) == 0 && len(req.GetHeaders("Via")) == 1 && (rport || tx.f.reliable())
+	u.mu.Lock()
+	switch {
+	case u.closed:
+		u.mu.Unlock()
+		return nil, ErrEnded
+	case len(u.dialogs) >= u.o.MaxDialogs:
+		u.mu.Unlock()
+		return nil, errTooMany
+	}
+	u.dialogs[d.id] = d
+	u.mu.Unlock()
+	tx.onCancel(d.id.local, d.cancelled)
+	// RFC 3261 §13.3.1: an INVITE may say how long it is worth an answer.
+	if e := seconds(headerValues(req, "Expires")); e > 0 {
+		d.mu.Lock()
+		d.expires = time.AfterFunc(e, func() { d.cancelled(Reason{}) })
+		d.mu.Unlock()
+	}
+	return d, nil
+}
+
+// dialog finds the dialog a request belongs to.
+func (u *UA) dialog(req *sip.Request) *Dialog {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.dialogs[dialogID{call: req.CallID().Value(), local: param(req.To().Params, "tag"), remote: param(req.From().Params, "tag")}]
+}
+
+func (d *Dialog) remove() {
+	d.u.mu.Lock()
+	defer d.u.mu.Unlock()
+	delete(d.u.dialogs, d.id)
+}
 
 // CallID returns the Call-ID.
-func (d *Dialog) CallID() string { return "" }
+func (d *Dialog) CallID() string { return clean(d.id.call) }
 
 // Trunk returns what Options.Match said of the source.
-func (d *Dialog) Trunk() string { return "" }
+func (d *Dialog) Trunk() string { return d.f.trunk }
 
 // Source returns the address the INVITE came from.
-func (d *Dialog) Source() netip.AddrPort { return netip.AddrPort{} }
+func (d *Dialog) Source() netip.AddrPort { return d.f.peer }
 
 // Local returns the address of ours that the peer sees: the listener's
 // advertised one if that is an IP address, else the one that faces the peer.
-func (d *Dialog) Local() netip.AddrPort { return netip.AddrPort{} }
+func (d *Dialog) Local() netip.AddrPort { return d.local }
 
 // From returns the caller.
-func (d *Dialog) From() Party { return Party{} }
+func (d *Dialog) From() Party {
+	h := d.invite.From()
+	return party(h.DisplayName, &h.Address)
+}
 
 // To returns the called party of the To header field.
-func (d *Dialog) To() Party { return Party{} }
+func (d *Dialog) To() Party {
+	h := d.invite.To()
+	return party(h.DisplayName, &h.Address)
+}
 
 // RequestUser returns the user part of the Request-URI, percent-decoded.
-func (d *Dialog) RequestUser() string { return "" }
+func (d *Dialog) RequestUser() string { return unescapeUser(d.invite.Recipient.User) }
 
 // Header returns the first value of a header field of the INVITE, or "". The
 // name's case does not matter; quotes around the whole value, escapes in it
 // and control characters are taken off.
-func (d *Dialog) Header(name string) string { return "" }
+func (d *Dialog) Header(name string) string {
+	for _, v := range headerValues(d.invite, name) {
+		return unquote(v)
+	}
+	return ""
+}
 
 // Offer returns the session description of the INVITE, nil for a late offer.
-func (d *Dialog) Offer() []byte { return nil }
+func (d *Dialog) Offer() []byte { return d.offer }
+
+// Done is closed when the dialog has ended, in whatever way.
+func (d *Dialog) Done() <-chan struct{} { return d.done }
 
 // On sets the handler; an event that came before is delivered at once.
-func (d *Dialog) On(h DialogHandler) {}
+func (d *Dialog) On(h DialogHandler) {
+	d.mu.Lock()
+	d.handler = &h
+	d.mu.Unlock()
+	d.drain()
+}
 
-// Ringing sends 180 and repeats it every minute (RFC 3261 §13.3.1.1).
-func (d *Dialog) Ringing() error { return errors.New("sip: not finished") }
+// post queues an event and delivers what is queued, unless somebody else is
+// at it. The last event is never left out.
+func (d *Dialog) post(last bool, ev func(DialogHandler)) {
+	d.mu.Lock()
+	if d.silent || !last && len(d.events) >= maxEvents {
+		d.mu.Unlock()
+		return
+	}
+	d.silent = last
+	d.events = append(d.events, ev)
+	d.mu.Unlock()
+	d.drain()
+}
+
+func (d *Dialog) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining || d.handler == nil {
+		return
+	}
+	d.draining = true
+	for len(d.events) > 0 {
+		ev, h := d.events[0], *d.handler
+		d.events = d.events[1:]
+		d.mu.Unlock()
+		ev(h)
+		d.mu.Lock()
+	}
+	d.draining = false
+}
+
+// finish marks the dialog ended and reports whether it had not been. d.mu is held.
+func (d *Dialog) finish() bool {
+	if d.state == ended {
+		return false
+	}
+	wasEarly := d.state == early
+	d.state = ended
+	for _, t := range []*time.Timer{d.repeat, d.expires} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	for _, w := range d.unacked {
+		w.settle(nil, ErrEnded)
+	}
+	// Requests that still wait for us get 487 (RFC 3261 §15.1.2).
+	gone := reply{code: 487, headers: Reason{Cause: 16, Text: "the call has ended"}.headers()}
+	if wasEarly {
+		_ = d.tx.respond(487, d.response(d.invite, gone)) // a no-op after Reject
+	}
+	if r := d.theirs; r != nil {
+		_ = r.tx.respond(487, d.response(r.req, gone))
+		r.settled()
+	}
+	close(d.done)
+	return true
+}
+
+// lose ends the dialog for an error.
+func (d *Dialog) lose(err error) {
+	d.mu.Lock()
+	first := d.finish()
+	d.mu.Unlock()
+	if first {
+		d.remove()
+		d.post(true, func(h DialogHandler) {
+			if h.Lost != nil {
+				h.Lost(err)
+			}
+		})
+	}
+}
+
+// cancelled ends an early dialog with 487; later it does nothing.
+func (d *Dialog) cancelled(Reason) {
+	d.mu.Lock()
+	first := d.state == early && d.finish()
+	d.mu.Unlock()
+	if first {
+		d.remove()
+		d.post(true, func(h DialogHandler) {
+			if h.Cancelled != nil {
+				h.Cancelled()
+			}
+		})
+	}
+}
+
+// response writes a response of the dialog to req.
+func (d *Dialog) response(req *sip.Request, r reply) []byte {
+	r.tag = d.id.local
+	if r.code > 100 && r.code < 300 && req.Method == sip.INVITE {
+		r.headers = append(r.headers, Header{"Contact", d.contact()}, Header{"Allow", allow})
+	}
+	if r.body != nil {
+		r.ctype = contentSDP
+	}
+	return d.u.response(d.f, req, r)
+}
+
+// contact returns our Contact value.
+func (d *Dialog) contact() string {
+	host, port := d.f.ln.sentBy(d.f.peer.Addr())
+	uri := sip.Uri{Scheme: "sip", Host: host, Port: port}
+	if isToken(d.invite.Recipient.User) {
+		uri.User = d.invite.Recipient.User
+	}
+	if d.f.reliable() {
+		uri.UriParams.Add("transport", "tcp")
+	}
+	return "<" + uri.String() + ">"
+}
+
+// Ringing sends 180. Since a provisional response may get lost and proxies
+// grow impatient, it is repeated: over UDP after T1, 2·T1 and 4·T1, then every
+// 120·T1, which is a minute (RFC 3261 §13.3.1.1).
+func (d *Dialog) Ringing() error { return d.Progress(180, nil) }
 
 // Progress sends a provisional response of the given code, with an answer in
-// it if sdp is not nil.
-func (d *Dialog) Progress(code int, sdp []byte) error { return errors.New("sip: not finished") }
+// it if sdp is not nil. It is repeated as in [Dialog.Ringing] until the next.
+func (d *Dialog) Progress(code int, sdp []byte) error {
+	if code <= 100 || code > 199 {
+		return fmt.Errorf("sip: %d is no provisional response", code)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.must(early); err != nil {
+		return err
+	}
+	b := d.response(d.invite, reply{code: code, body: sdp})
+	if d.repeat != nil {
+		d.repeat.Stop()
+	}
+	next, steps := d.u.o.T1, 3
+	if d.f.reliable() {
+		steps = 0
+	}
+	wait := func() time.Duration {
+		if steps == 0 {
+			return 120 * d.u.o.T1
+		}
+		w := next
+		steps, next = steps-1, 2*next
+		return w
+	}
+	var t *time.Timer
+	t = time.AfterFunc(wait(), func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.state == early && d.repeat == t {
+			_ = d.tx.respond(code, b)
+			t.Reset(wait())
+		}
+	})
+	d.repeat = t
+	return d.tx.respond(code, b)
+}
 
-// Answer sends 200 with sdp and repeats it until the ACK comes (RFC 3261
-// §13.3.1.4). It returns the ACK's session description, nil unless the INVITE
-// carried no offer. Without an ACK in 64·T1 the dialog is ended with BYE and
-// ErrNoACK is returned. When ctx ends first the repeating goes on.
-func (d *Dialog) Answer(ctx context.Context, sdp []byte) (ackSDP []byte, err error) {
-	return nil, errors.New("sip: not finished")
+// must returns why the dialog is not in the state. d.mu is held.
+func (d *Dialog) must(s dialogState) error {
+	switch d.state {
+	case s:
+		return nil
+	case ended:
+		return ErrEnded
+	}
+	return ErrState
 }
 
 // Reject sends a final response of code 300 to 699 with a Reason header field
 // and, if r has a text, a Warning 399.
 func (d *Dialog) Reject(code int, r Reason, extra ...Header) error {
-	return errors.New("sip: not finished")
+	if code < 300 || code > 699 {
+		return fmt.Errorf("sip: cannot reject with %d", code)
+	}
+	d.mu.Lock()
+	if err := d.must(early); err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	hs := r.headers()
+	if r.Text != "" {
+		hs = append(hs, d.u.warning(d.f, r.Text))
+	}
+	err := d.tx.respond(code, d.response(d.invite, reply{code: code, headers: append(hs, extra...)}))
+	d.silent = true
+	d.finish()
+	d.mu.Unlock()
+	d.remove()
+	return err
+}
+
+// request takes a request of the peer within the dialog.
+func (d *Dialog) request(tx *serverTx, req *sip.Request) {
+	respond := func(code int, hs ...Header) {
+		_ = tx.respond(code, d.response(req, reply{code: code, headers: hs}))
+	}
+	d.mu.Lock()
+	if seq := req.CSeq().SeqNo; seq <= d.remoteSeq {
+		d.mu.Unlock()
+		respond(500, d.u.warning(d.f, "CSeq out of order")) // RFC 3261 §12.2.2
+		return
+	} else {
+		d.remoteSeq = seq
+	}
+	over := d.state == ended // our BYE is still under way
+	switch {
+	case req.Method == sip.BYE:
+		first := d.finish()
+		d.mu.Unlock()
+		respond(200)
+		if first {
+			d.remove()
+			reason := parseReason(req)
+			d.post(true, func(h DialogHandler) {
+				if h.Bye != nil {
+					h.Bye(reason)
+				}
+			})
+		}
+		return
+	case over:
+		d.mu.Unlock()
+		respond(481)
+		return
+	case req.Method == sip.INVITE:
+		d.reinvited(tx, req) // unlocks
+		return
+	}
+	d.mu.Unlock()
+	switch req.Method {
+	case sip.INFO:
+		respond(200)
+		var ctype string
+		if v := headerValues(req, "Content-Type"); len(v) > 0 {
+			ctype = clean(v[0])
+		}
+		body := req.Body()
+		d.post(false, func(h DialogHandler) {
+			if h.Info != nil {
+				h.Info(ctype, body)
+			}
+		})
+	case sip.OPTIONS:
+		respond(200, Header{"Allow", allow}, Header{"Accept", contentSDP})
+	default:
+		if unserved[req.Method] {
+			respond(405, Header{"Allow", allow})
+		} else {
+			respond(501, Header{"Allow", allow})
+		}
+	}
 }
 
 // Bye ends an answered dialog and waits for the answer. Before the ACK has
 // come it waits for that first (RFC 3261 §15). When ctx ends first the BYE is
 // still sent and repeated.
-func (d *Dialog) Bye(ctx context.Context, r Reason) error { return errors.New("sip: not finished") }
+func (d *Dialog) Bye(ctx context.Context, r Reason) error {
+	d.mu.Lock()
+	switch {
+	case d.state == early:
+		d.mu.Unlock()
+		return ErrState
+	case d.state == ended || d.byeing:
+		d.mu.Unlock()
+		return ErrEnded
+	}
+	d.byeing = true
+	ack := make(chan struct{})
+	if w := d.unacked[d.invite.CSeq().SeqNo]; w != nil {
+		ack = w.done
+	} else {
+		close(ack)
+	}
+	d.mu.Unlock()
+	result := make(chan error, 1)
+	if !d.u.spawn(func() {
+		select {
+		case <-ack:
+		case <-d.u.ctx.Done():
+		}
+		result <- d.bye(r)
+	}) {
+		return ErrEnded
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// bye ends the dialog, silently for its owner, and sends BYE.
+func (d *Dialog) bye(r Reason) error {
+	d.mu.Lock()
+	if !d.finish() {
+		d.mu.Unlock()
+		return ErrEnded
+	}
+	d.silent = true
+	req := d.newRequest(sip.BYE)
+	d.mu.Unlock()
+	return d.sendBye(req, r)
+}
+
+// sendBye sends the BYE of a dialog that has ended, and forgets the dialog
+// when it is answered: until then the peer's own BYE may cross it.
+func (d *Dialog) sendBye(req *sip.Request, r Reason) error {
+	defer d.remove()
+	for _, h := range r.headers() {
+		appendHeader(req, h)
+	}
+	res, _, err := d.send(d.u.ctx, req)
+	switch {
+	case err != nil:
+		return err
+	case res.StatusCode >= 300 && res.StatusCode != 481 && res.StatusCode != 408:
+		return statusError(res)
+	}
+	return nil
+}
 
 // Info sends an INFO request and waits for the answer: nil for 2xx, a
 // [*StatusError] for any other.
 func (d *Dialog) Info(ctx context.Context, contentType string, body []byte) error {
-	return errors.New("sip: not finished")
+	d.mu.Lock()
+	switch d.state {
+	case ended:
+		d.mu.Unlock()
+		return ErrEnded
+	case early:
+		d.mu.Unlock()
+		return ErrState
+	}
+	req := d.newRequest(sip.INFO)
+	d.mu.Unlock()
+	if body != nil {
+		appendHeader(req, Header{"Content-Type", contentType})
+	}
+	req.SetBody(body)
+	res, _, err := d.send(ctx, req)
+	if err != nil {
+		return d.failed(err)
+	}
+	if res.StatusCode >= 300 {
+		return d.failed(statusError(res))
+	}
+	return nil
 }
 
-// Reinvite offers sdp anew and returns the answer. Glare (491) is retried
-// after the pause of RFC 3261 §14.1.
-func (d *Dialog) Reinvite(ctx context.Context, sdp []byte) ([]byte, error) {
-	return nil, errors.New("sip: not finished")
+// failed ends the dialog where an answer, or none, says that the peer knows
+// it no more (RFC 3261 §12.2.1.2), and returns the error.
+func (d *Dialog) failed(err error) error {
+	var se *StatusError
+	if errors.Is(err, ErrTimeout) || errors.As(err, &se) && (se.Code == 481 || se.Code == 408) {
+		d.lose(err)
+	}
+	return err
 }
-
-// Done is closed when the dialog has ended, in whatever way.
-func (d *Dialog) Done() <-chan struct{} { return nil }
-
-// Reoffer is a re-INVITE that waits for our answer. It must be answered or
-// rejected once; a second answer fails with ErrState.
-type Reoffer struct {
-	SDP []byte // nil: the peer has sent no offer, so the answer's sdp is ours
-}
-
-// Answer accepts with sdp. For a re-INVITE without an offer the peer's answer
-// comes in the ACK and goes to onACK, if that is not nil.
-func (r *Reoffer) Answer(sdp []byte) error { return errors.New("sip: not finished") }
-
-// Reject refuses; the session stays as it was.
-func (r *Reoffer) Reject(code int) error { return errors.New("sip: not finished") }

@@ -1,0 +1,273 @@
+package sip
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"mime/multipart"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// unserved are the methods we can name but do not serve: 405 rather than 501.
+var unserved = map[sip.RequestMethod]bool{
+	sip.REGISTER: true, sip.SUBSCRIBE: true, sip.NOTIFY: true, sip.REFER: true,
+	sip.MESSAGE: true, sip.PRACK: true, sip.UPDATE: true, sip.PUBLISH: true,
+}
+
+// invalid says what is wrong with a request as such: a response code and why.
+// 0: nothing.
+func invalid(req *sip.Request) (int, error) {
+	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
+		if n := len(headerValues(req, name)); n != 1 {
+			return 400, fmt.Errorf("%d %s header fields", n, name)
+		}
+	}
+	via, cseq := req.Via(), req.CSeq()
+	switch {
+	case via == nil || via.Host == "":
+		return 400, errors.New("no Via")
+	case req.From() == nil || req.To() == nil || req.CallID() == nil || cseq == nil:
+		return 400, errors.New("unreadable header fields")
+	case req.SipVersion != "SIP/2.0":
+		return 505, errors.New("version")
+	case strings.TrimSpace(string(cseq.MethodName)) != string(req.Method):
+		return 400, errors.New("method in CSeq differs")
+	case param(req.From().Params, "tag") == "":
+		return 400, errors.New("no From tag")
+	case req.Recipient.Scheme != "sip" && req.Recipient.Scheme != "sips":
+		return 416, errors.New("URI scheme")
+	}
+	return 0, nil
+}
+
+// malformed counts a message that could not be used and answers it, without a
+// transaction, where enough of a request could be read.
+func (u *UA) malformed(f flow, req *sip.Request, code int, err error) {
+	u.stats.malformed.Add(1)
+	u.note("malformed message", "source", f.peer, "err", err)
+	if req == nil || req.Method == sip.ACK {
+		return
+	}
+	if req.Via() == nil || req.From() == nil || req.To() == nil || req.CallID() == nil || req.CSeq() == nil {
+		return
+	}
+	_ = f.send(u.response(f, req, reply{code: code, tag: token(10), headers: []Header{u.warning(f, err.Error())}}), responseAddr(f, req))
+}
+
+// refuse answers a stranger, without a transaction or a dialog.
+func (u *UA) refuse(f flow, req *sip.Request) {
+	if code, err := invalid(req); code != 0 || req.Method == sip.ACK {
+		u.stats.dropped.Add(1)
+		u.note("message from an unknown source dropped", "source", f.peer, "err", err)
+		return
+	}
+	u.stats.refused.Add(1)
+	u.note("request from an unknown source refused", "source", f.peer, "method", req.Method)
+	_ = f.send(u.response(f, req, reply{code: 403, tag: token(10), headers: Reason{Cause: 21, Text: "unknown source"}.headers()}), responseAddr(f, req))
+}
+
+func (u *UA) warning(f flow, text string) Header {
+	host, port := f.ln.sentBy(f.peer.Addr())
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return Header{"Warning", fmt.Sprintf("399 %s:%d %s", host, port, quote(text))}
+}
+
+// handleRequest takes a request from a source that may speak.
+func (u *UA) handleRequest(f flow, req *sip.Request) {
+	if code, err := invalid(req); code != 0 {
+		u.malformed(f, req, code, err)
+		return
+	}
+	if req.Method == sip.ACK {
+		u.handleACK(req)
+		return
+	}
+	tx, repeated, merged := u.newServerTx(f, req)
+	switch {
+	case repeated != nil:
+		repeated.repeated()
+		return
+	case tx == nil:
+		u.note("too many transactions", "source", f.peer)
+		return
+	}
+	respond := func(code int, hs ...Header) {
+		_ = tx.respond(code, u.response(f, req, reply{code: code, tag: token(10), headers: hs}))
+	}
+	if merged {
+		respond(482)
+		return
+	}
+	if req.Method == sip.CANCEL {
+		u.handleCancel(tx, req)
+		return
+	}
+	if req.Method != sip.BYE { // a BYE always ends the call
+		if un := unsupported(req); un != "" {
+			respond(420, Header{"Unsupported", un})
+			return
+		}
+	}
+	if param(req.To().Params, "tag") != "" {
+		d := u.dialog(req)
+		if d == nil {
+			respond(481)
+			return
+		}
+		d.request(tx, req)
+		return
+	}
+	switch req.Method {
+	case sip.INVITE:
+		u.handleInvite(tx, req)
+	case sip.OPTIONS:
+		u.handleOptions(tx, req)
+	case sip.BYE, sip.INFO:
+		respond(481)
+	default:
+		if unserved[req.Method] {
+			respond(405, Header{"Allow", allow})
+		} else {
+			respond(501, Header{"Allow", allow})
+		}
+	}
+}
+
+// unsupported returns the option tags of Require: we have no extensions.
+func unsupported(req *sip.Request) string {
+	return clean(strings.Join(tokens(headerValues(req, "Require")), ", "))
+}
+
+func (u *UA) handleOptions(tx *serverTx, req *sip.Request) {
+	ready, after := u.o.Ready()
+	hs := []Header{{"Allow", allow}, {"Accept", contentSDP}, {"Accept-Encoding", "identity"}, {"Supported", ""}}
+	code := 200
+	if !ready {
+		code = 503
+		hs = append(hs, retryAfter(after))
+	}
+	_ = tx.respond(code, u.response(tx.f, req, reply{code: code, tag: token(10), headers: hs}))
+}
+
+func retryAfter(d time.Duration) Header {
+	return Header{"Retry-After", strconv.Itoa(max(1, int((d+time.Second-1)/time.Second)))}
+}
+
+// session returns the session description of a request, nil if it has none.
+// A code other than 0 says why the body cannot be taken.
+func session(req *sip.Request) (sdp []byte, code int, h Header) {
+	body := req.Body()
+	if len(body) == 0 {
+		return nil, 0, h
+	}
+	if enc := tokens(headerValues(req, "Content-Encoding")); len(enc) > 0 && (len(enc) > 1 || enc[0] != "identity") {
+		return nil, 415, Header{"Accept-Encoding", "identity"}
+	}
+	ct := headerValues(req, "Content-Type")
+	if len(ct) != 1 {
+		return nil, 400, h
+	}
+	media, params, err := mime.ParseMediaType(ct[0])
+	if err != nil && media == "" {
+		return nil, 415, Header{"Accept", contentSDP}
+	}
+	switch media {
+	case contentSDP:
+		return body, 0, h
+	case "multipart/mixed", "multipart/alternative":
+		if b := multipartSDP(body, params["boundary"]); b != nil {
+			return b, 0, h
+		}
+	}
+	return nil, 415, Header{"Accept", contentSDP}
+}
+
+// multipartSDP returns the session description of a multipart body (RFC
+// 5621), as gateways to ISUP send it. nil: there is none.
+func multipartSDP(body []byte, boundary string) []byte {
+	if boundary == "" {
+		return nil
+	}
+	r := multipart.NewReader(bytes.NewReader(body), boundary)
+	for range 8 {
+		p, err := r.NextRawPart()
+		if err != nil {
+			return nil
+		}
+		if media, _, _ := mime.ParseMediaType(p.Header.Get("Content-Type")); media == contentSDP {
+			b, err := io.ReadAll(p) // bounded by the message
+			if err != nil {
+				return nil
+			}
+			return b
+		}
+	}
+	return nil
+}
+
+// handleInvite begins a dialog.
+func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
+	respond := func(code int, hs ...Header) {
+		_ = tx.respond(code, u.response(tx.f, req, reply{code: code, tag: token(10), headers: hs}))
+	}
+	sdp, code, h := session(req)
+	if code != 0 {
+		respond(code, h)
+		return
+	}
+	d, err := u.newDialog(tx, req, sdp)
+	switch {
+	case errors.Is(err, errTooMany):
+		respond(503, append(Reason{Cause: 42, Text: "too many calls"}.headers(), retryAfter(time.Duration(5+rand.IntN(10))*time.Second))...)
+		return
+	case err != nil:
+		respond(400, u.warning(tx.f, err.Error()))
+		return
+	}
+	_ = tx.respond(100, u.response(tx.f, req, reply{code: 100}))
+	go u.o.OnInvite(d) // the owner's, so Close does not wait for it
+}
+
+// handleCancel answers a CANCEL (RFC 3261 §9.2). tx is the CANCEL's own.
+func (u *UA) handleCancel(tx *serverTx, req *sip.Request) {
+	u.mu.Lock()
+	invite := u.txs[txKey(req, sip.INVITE)]
+	u.mu.Unlock()
+	if invite == nil {
+		_ = tx.respond(481, u.response(tx.f, req, reply{code: 481, tag: token(10)}))
+		return
+	}
+	invite.mu.Lock()
+	tag, cancel := invite.tag, invite.cancel
+	invite.mu.Unlock()
+	if tag == "" {
+		tag = token(10)
+	}
+	_ = tx.respond(200, u.response(tx.f, req, reply{code: 200, tag: tag}))
+	if cancel != nil {
+		cancel(parseReason(req))
+	}
+}
+
+// handleACK takes an ACK: to the transaction that sent a failure, else to the
+// dialog whose 2xx it confirms.
+func (u *UA) handleACK(req *sip.Request) {
+	u.mu.Lock()
+	tx := u.txs[txKey(req, sip.INVITE)]
+	u.mu.Unlock()
+	if tx != nil && tx.acked() {
+		return
+	}
+	if d := u.dialog(req); d != nil {
+		d.acked(req)
+	}
+}
