@@ -33,7 +33,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "-c file", "run the gateway; SIGTERM drains, SIGHUP reloads", serve},
-		{"check", "-c file [-json]", "try the configuration against the live shards and trunks", check},
+		{"check", "-c file [-json]", "try the configuration against the live shards and trunks", runCheck},
 		{"version", "", "print the version", printVersion},
 	}
 }

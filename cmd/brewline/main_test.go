@@ -53,11 +53,11 @@ func TestWrongConfiguration(t *testing.T) {
 	t.Parallel()
 	path := file(t, "[gateway]\nmax_cals = 3\n")
 	const unknown = "brewline.toml:2: gateway.max_cals: unknown key: did you mean max_calls?"
-	if code, out, _ := call("check", "-c", path); code != exitUsage || !strings.Contains(out, unknown) || strings.Count(out, "\n") != 3 {
-		t.Errorf("check: code %d, out %s", code, out)
-	}
-	if code, _, errOut := call("serve", "-c", path); code != exitUsage || !strings.Contains(errOut, unknown) {
-		t.Errorf("serve: code %d, err %s", code, errOut)
+	for _, command := range []string{"serve", "check"} {
+		if code, out, errOut := call(command, "-c", path); code != exitUsage || out != "" ||
+			!strings.Contains(errOut, unknown) || strings.Count(errOut, "\n") != 3 {
+			t.Errorf("%s: code %d, out %s, err %s", command, code, out, errOut)
+		}
 	}
 	code, out, _ := call("check", "-json", "-c", path)
 	var v verdict

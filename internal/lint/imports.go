@@ -50,6 +50,7 @@ var rules = []rule{
 	{"internal/needtool", nil},
 	{"internal/lint", nil},
 	// Measurements and tests of the whole.
+	{"deploy", []string{"config"}},
 	{"internal/bench/...", []string{"..."}},
 	{"internal/e2e/...", []string{"..."}},
 }
