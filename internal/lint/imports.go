@@ -43,6 +43,7 @@ var rules = []rule{
 	{"internal/jitsitest/jicofo", []string{"internal/jitsitest/jvb", "internal/jitsitest/internal/..."}},
 	{"internal/jitsitest/jvb", []string{"internal/jitsitest/internal/...", "internal/tone"}},
 	{"internal/jitsitest/internal/...", nil},
+	{"internal/jitsitest/client", nil},
 	{"internal/jitsitest", []string{"internal/jitsitest/...", "internal/tone"}},
 	{"internal/siptest/...", []string{"internal/tone"}},
 	{"internal/prosodytest/...", []string{"internal/needtool"}},
