@@ -31,6 +31,7 @@ build: deps-build ## build bin/brewline
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 demo: deps-build ## three simulated shards, a participant, a phone call, and listen; STAY=1 keeps it running for a softphone
+	go build -ldflags '$(LDFLAGS)' -o bin/brewline ./cmd/brewline
 	go run ./cmd/brewline-demo $(if $(STAY),-stay)
 
 test: deps ## every test but the long ones, with the race detector; V=1 names each; PKG=./sip/... for some
