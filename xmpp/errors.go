@@ -3,6 +3,8 @@ package xmpp
 import (
 	"errors"
 	"fmt"
+
+	"brewline/xmpp/bosh"
 )
 
 // What Dial returns and a session ends with, for errors.Is.
@@ -17,13 +19,13 @@ var (
 	ErrDomain = errors.New("domain not served here")
 	// ErrShardChanged: the load balancer sent a request of this session to
 	// another shard. Rejoin from scratch.
-	ErrShardChanged = errors.New("shard changed")
+	ErrShardChanged = bosh.ErrShardChanged
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("session closed")
 	// ErrSessionLost: the session ended without our doing.
 	ErrSessionLost = errors.New("session lost")
 	// ErrQueueFull: too many stanzas wait to be sent.
-	ErrQueueFull = errors.New("send queue full")
+	ErrQueueFull = bosh.ErrQueueFull
 )
 
 // What RequestConference returns, for errors.Is.

@@ -42,6 +42,7 @@ type Options struct {
 	Wait           time.Duration // BOSH: longest time an answer is held, default 60 s
 	ConnectTimeout time.Duration // connect, log in and bind, default 10 s
 	RequestTimeout time.Duration // deadline of an IQ whose context has none, default 15 s
+	ReadyRetry     time.Duration // pause before a Jicofo that was not ready is asked again, doubling; default 1 s
 	PingInterval   time.Duration // silence after which the server is pinged, default 20 s; negative: never
 	PingTimeout    time.Duration // silence after a ping that ends the session, default 10 s
 	CloseTimeout   time.Duration // longest time Close takes, default 2 s
@@ -85,6 +86,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Wait, time.Minute)
 	def(&o.ConnectTimeout, 10*time.Second)
 	def(&o.RequestTimeout, 15*time.Second)
+	def(&o.ReadyRetry, time.Second)
 	def(&o.PingInterval, 20*time.Second)
 	def(&o.PingTimeout, 10*time.Second)
 	def(&o.CloseTimeout, 2*time.Second)

@@ -7,21 +7,18 @@ import (
 
 // Namespaces used in more than one place.
 const (
-	nsClient   = "jabber:client"
-	nsStanzas  = "urn:ietf:params:xml:ns:xmpp-stanzas"
-	nsMUC      = "http://jabber.org/protocol/muc"
-	nsMUCUser  = "http://jabber.org/protocol/muc#user"
-	nsCaps     = "http://jabber.org/protocol/caps"
-	nsDisco    = "http://jabber.org/protocol/disco#info"
-	nsNick     = "http://jabber.org/protocol/nick"
-	nsPing     = "urn:xmpp:ping"
-	nsJingle   = "urn:xmpp:jingle:1"
-	nsFocus    = "http://jitsi.org/protocol/focus"
-	nsJitmeet  = "http://jitsi.org/jitmeet"
-	nsJigasi   = "http://jitsi.org/protocol/jigasi"
-	nsRayo     = "urn:xmpp:rayo:1"
-	nsColibri  = "http://jitsi.org/protocol/colibri"
-	muteSuffix = "/audio"
+	nsClient  = "jabber:client"
+	nsStanzas = "urn:ietf:params:xml:ns:xmpp-stanzas"
+	nsMUC     = "http://jabber.org/protocol/muc"
+	nsMUCUser = "http://jabber.org/protocol/muc#user"
+	nsCaps    = "http://jabber.org/protocol/caps"
+	nsDisco   = "http://jabber.org/protocol/disco#info"
+	nsNick    = "http://jabber.org/protocol/nick"
+	nsPing    = "urn:xmpp:ping"
+	nsJingle  = "urn:xmpp:jingle:1"
+	nsFocus   = "http://jitsi.org/protocol/focus"
+	nsJitmeet = "http://jitsi.org/jitmeet"
+	nsColibri = "http://jitsi.org/protocol/colibri"
 )
 
 // IQ is a request or its reply (RFC 6120 §8.2.3).

@@ -122,7 +122,8 @@ type Offer struct {
 	Sources                []Source // audio only
 	StartMuted             bool
 
-	others []Content
+	opusChannels int
+	others       []Content // other media, to be accepted inactive
 }
 
 // Answer is what we bring to a session-accept or transport-accept.
@@ -134,11 +135,4 @@ type Answer struct {
 	Ufrag, Pwd                        string
 	FingerprintHash, FingerprintValue string
 	Candidates                        []Candidate
-}
-
-func Parse(b []byte) (*Jingle, error)     { return nil, nil }
-func AudioOffer(j *Jingle) (Offer, error) { return Offer{}, nil }
-func Accept(o Offer, a Answer) *Jingle    { return nil }
-func Terminate(sid, initiator, condition, text, bridgeSession string, restart bool) *Jingle {
-	return nil
 }
