@@ -9,7 +9,7 @@ import (
 	"brewline/xmpp"
 )
 
-var errNotRunning = errors.New("not started")
+var errStopped = errors.New("stopped")
 
 // start begins to hold the control session. The caller holds set.mu.
 func (sh *Shard) start() {

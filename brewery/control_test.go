@@ -327,8 +327,15 @@ func TestRunOnce(t *testing.T) {
 	w := &world{}
 	synctest.Test(t, func(t *testing.T) {
 		s := must(New(one("s1"), Options{dial: w.dial}))(t)
-		if st := s.Status()[0]; st.State != Down || st.Err == nil {
+		if st := s.Status()[0]; st.State != Connecting || s.Up() != 0 {
 			t.Errorf("before Run: %+v", st)
+		}
+		if _, err := s.Deployment("prod").Locate(t.Context(), room, ""); !errors.Is(err, ErrNothingUp) {
+			t.Errorf("located before Run: %v", err)
+		}
+		// What a call is told needs nobody to be asked.
+		if loc, err := s.Deployment("prod").Locate(t.Context(), room, "s1"); err != nil || loc.Shard.name != "s1" {
+			t.Errorf("told before Run: %+v, %v", loc, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)

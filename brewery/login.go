@@ -53,7 +53,7 @@ func (d *Deployment) SessionOptions(sh *Shard, loc Location, r Room, c Credentia
 func (n *snapshot) reach(addr string) (xmpp.Options, error) {
 	o, err := connection(addr)
 	o.TLS = n.tls.Clone()
-	o.ShardHeader = n.ShardHeader
+	o.ShardHeader, o.Connections = n.ShardHeader, n.Connections
 	return o, err
 }
 
@@ -70,7 +70,7 @@ func (c *shardConf) reach(tenant string) (xmpp.Options, error) {
 	if tenant != "" {
 		o.Query.Set("prefix", tenant)
 	}
-	o.ShardHeader = c.Effective.ShardHeader
+	o.ShardHeader, o.Connections = c.Effective.ShardHeader, c.Effective.Connections
 	return o, nil
 }
 

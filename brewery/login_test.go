@@ -109,7 +109,7 @@ func TestLogins(t *testing.T) {
 func TestSessionOptionsReach(t *testing.T) {
 	t.Parallel()
 	cert := filepath.Join(t.TempDir(), "ca.pem")
-	cfg := conf([]config.Deployment{{Name: "prod", Balancer: "https://{host}{subdomain}/http-bind?room={roomName}&x=y", ShardHeader: "X-S"}},
+	cfg := conf([]config.Deployment{{Name: "prod", Balancer: "https://{host}{subdomain}/http-bind?room={roomName}&x=y", ShardHeader: "X-S", Connections: 3}},
 		config.Shard{Name: "s1", URL: "http://10.0.0.1:5280/http-bind?via=1&room=no"},
 		config.Shard{Name: "s2", TLS: config.TLS{ServerName: "inner.example"}},
 		config.Shard{Name: "s3", URL: "ws://s3.example/xmpp-websocket", TLS: config.TLS{CA: cert}},
@@ -125,7 +125,7 @@ func TestSessionOptionsReach(t *testing.T) {
 
 	o := get("s1", Location{}, acme)
 	if o.URL != "http://10.0.0.1:5280/http-bind" || o.Query.Encode() != "prefix=acme&via=1" || o.Room != "r%c3%a9union" ||
-		!o.AllowPlain || o.TLS != nil || o.ShardHeader != "X-S" {
+		!o.AllowPlain || o.TLS != nil || o.ShardHeader != "X-S" || o.Connections != 3 {
 		t.Errorf("s1: %+v", o)
 	}
 	o = get("s2", Location{}, room)
@@ -152,7 +152,7 @@ func TestSessionOptionsReach(t *testing.T) {
 	// looks at another shard goes there directly.
 	via := Location{ViaBalancer: true, URL: "https://meet.example/acme/http-bind?room=r%25c3%25a9union&x=y"}
 	o = must(d.SessionOptions(nil, via, acme, Credentials{}))(t)
-	if o.URL != "https://meet.example/acme/http-bind" || o.Query.Encode() != "x=y" || o.Room != "r%c3%a9union" || o.Domain != "meet.example" {
+	if o.URL != "https://meet.example/acme/http-bind" || o.Query.Encode() != "x=y" || o.Connections != 3 || o.Room != "r%c3%a9union" || o.Domain != "meet.example" {
 		t.Errorf("balancer: %+v", o)
 	}
 	via.Shard = d.Shard("s2")

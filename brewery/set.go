@@ -29,7 +29,7 @@ type Set struct {
 	removed     []*Shard // that still have calls
 }
 
-// New makes a Set of a configuration. Shards stay down until [Set.Run].
+// New makes a Set of a configuration. No shard is connected before [Set.Run].
 func New(cfg *config.Config, o Options) (*Set, error) {
 	o = o.withDefaults()
 	s := &Set{o: o, log: o.Logger, retired: map[string]*Deployment{}}
@@ -65,7 +65,7 @@ func (s *Set) Run(ctx context.Context) error {
 	s.cancel()
 	for _, d := range s.deployments {
 		for _, sh := range d.snap.Load().shards {
-			sh.halt(Down, errNotRunning)
+			sh.halt(Down, errStopped)
 		}
 	}
 	s.mu.Unlock()

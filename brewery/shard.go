@@ -17,7 +17,7 @@ type State string
 
 // States of a shard.
 const (
-	Connecting State = "connecting" // first attempt under way, nothing known yet
+	Connecting State = "connecting" // nothing known yet, first attempt under way
 	Up         State = "up"
 	Down       State = "down"    // tried again for ever
 	Removed    State = "removed" // no longer configured, its calls may finish
@@ -68,10 +68,9 @@ func (c *shardConf) key() controlKey {
 func newShard(s *Set, c *config.Shard) *Shard {
 	sh := &Shard{
 		name: c.Name, set: s, log: s.log.With("shard", c.Name),
-		state: Down, since: time.Now(), err: errNotRunning,
-		settled: make(chan struct{}),
+		state: Connecting, since: time.Now(), settled: make(chan struct{}),
 	}
-	close(sh.settled)
+	close(sh.settled) // not before Run
 	sh.conf.Store(&shardConf{Shard: c})
 	return sh
 }
