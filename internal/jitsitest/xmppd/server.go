@@ -227,6 +227,12 @@ func (s *Server) Close() error {
 // Options are the server's options with every default filled in.
 func (s *Server) Options() Options { return s.o }
 
+// Domain is the main XMPP domain.
+func (s *Server) Domain() string { return s.o.Domain }
+
+// MUC is the domain of the conferences.
+func (s *Server) MUC() string { return s.o.MUC }
+
 func (s *Server) web(ws bool) string {
 	scheme := "http"
 	if ws {
