@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
+	"github.com/pion/stun/v4"
 )
 
 // A bridge plays the videobridge: full ICE, controlling, told nothing but our
@@ -25,6 +27,8 @@ type bridge struct {
 	agent  *ice.Agent
 	cert   tls.Certificate
 	remote Remote
+
+	onCheck atomic.Pointer[func(ice.Candidate)] // called for each of our checks
 
 	ice  *ice.Conn
 	dtls *dtls.Conn
@@ -43,6 +47,7 @@ type bridgeOptions struct {
 	setup    string
 	profiles []dtls.SRTPProtectionProfile
 	hash     string
+	lose     int // DTLS datagrams to lose
 }
 
 func newBridge(t testing.TB, o bridgeOptions) *bridge {
@@ -60,17 +65,24 @@ func newBridge(t testing.TB, o bridgeOptions) *bridge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent, err := ice.NewAgentWithOptions(
+	b := &bridge{t: t, cert: cert, received: make(chan []byte, 1000)}
+	b.agent, err = ice.NewAgentWithOptions(
 		ice.WithMulticastDNSMode(ice.MulticastDNSModeDisabled),
 		ice.WithPrflxAcceptanceMinWait(0),
 		ice.WithCheckInterval(20*time.Millisecond),
 		ice.WithKeepaliveInterval(100*time.Millisecond),
 		ice.WithMaxBindingRequests(1000),
+		ice.WithRenomination(ice.DefaultNominationValueGenerator()),
+		ice.WithBindingRequestHandler(func(_ *stun.Message, _, remote ice.Candidate, _ *ice.CandidatePair) bool {
+			if f := b.onCheck.Load(); f != nil {
+				(*f)(remote)
+			}
+			return false
+		}),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bridge{t: t, agent: agent, cert: cert, received: make(chan []byte, 1000)}
 	t.Cleanup(b.close)
 
 	b.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(o.ip)})
@@ -82,13 +94,13 @@ func newBridge(t testing.TB, o bridgeOptions) *bridge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.AddVirtualCandidate(candidate, b.udp); err != nil {
+	if err := b.agent.AddVirtualCandidate(candidate, b.udp); err != nil {
 		t.Fatal(err)
 	}
 	b.remote.Candidates = []Candidate{{
 		Foundation: "1", Component: 1, Protocol: "udp", Priority: candidate.Priority(), IP: o.ip, Port: port, Type: "host",
 	}}
-	b.remote.Ufrag, b.remote.Pwd, err = agent.GetLocalUserCredentials()
+	b.remote.Ufrag, b.remote.Pwd, err = b.agent.GetLocalUserCredentials()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +127,7 @@ func (b *bridge) accept(local Local, o bridgeOptions) error {
 	b.mu.Lock()
 	b.ice = conn
 	b.pkt = newDemux(conn)
+	b.pkt.lose = o.lose
 	b.mu.Unlock()
 	options := []dtls.Option{
 		dtls.WithCertificates(b.cert),
@@ -235,6 +248,7 @@ func (b *bridge) close() {
 type demux struct {
 	conn *ice.Conn
 	dtls *conduit
+	lose int
 }
 
 func newDemux(conn *ice.Conn) *demux {
@@ -254,10 +268,13 @@ func (d *demux) run(media func([]byte)) {
 		if err != nil {
 			return
 		}
-		if classify(buf[:n]) == kindDTLS {
-			d.dtls.push(buf[:n], from)
-		} else {
+		switch kind := classify(buf[:n]); {
+		case kind != kindDTLS:
 			media(buf[:n])
+		case d.lose > 0:
+			d.lose--
+		default:
+			d.dtls.push(buf[:n], from)
 		}
 	}
 }

@@ -6,7 +6,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
-	"github.com/pion/stun/v3"
+	"github.com/pion/srtp/v3"
+	"github.com/pion/stun/v4"
 )
 
 func TestClassify(t *testing.T) {
@@ -155,9 +156,16 @@ func FuzzConferenceReceive(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200})
 	f.Add([]byte{23, 254, 253})
-	c, key := keyed(f, 0x0007)
-	authentic := key.rtp(f, 1)
-	from := c.remote()
+	// Without goroutines of Pion's, which would make coverage a matter of luck.
+	const profile = srtp.ProtectionProfileAeadAes128Gcm
+	in, err := newInbound(profile, make([]byte, 16), make([]byte, 12))
+	if err != nil {
+		f.Fatal(err)
+	}
+	from := addr("127.0.0.1:10000")
+	c := &Conference{ring: NewRing(), stun4: newConduit(nil, nil), dtls: newConduit(nil, nil)}
+	c.pair.Store(&Pair{Remote: from})
+	c.in.Store(in)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := c.Stats()
 		c.receive(append(make([]byte, 0, MTU+1), b...), from)
@@ -168,7 +176,7 @@ func FuzzConferenceReceive(f *testing.F) {
 		switch classify(b) {
 		case kindSTUN, kindDTLS:
 		default:
-			if !bytes.Equal(b, authentic) && counted(after) != counted(before)+1 {
+			if counted(after) != counted(before)+1 {
 				t.Errorf("%x: not counted", b)
 			}
 		}

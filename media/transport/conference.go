@@ -54,6 +54,7 @@ type ConferenceOptions struct {
 	Bind      netip.Addr // zero: all addresses
 	Advertise netip.Addr // announced instead of the local addresses, for 1:1 NAT
 
+	ConnectTimeout      time.Duration // for all of Connect, default 30 s
 	CheckInterval       time.Duration // between rounds of ICE checks while connecting, default 50 ms
 	KeepaliveInterval   time.Duration // between consent checks (RFC 7675), default 2 s
 	DisconnectedTimeout time.Duration // without an answer until Disconnected, default 6 s
@@ -71,6 +72,7 @@ func (o *ConferenceOptions) setDefaults() {
 		field *time.Duration
 		value time.Duration
 	}{
+		{&o.ConnectTimeout, 30 * time.Second},
 		{&o.CheckInterval, 50 * time.Millisecond},
 		{&o.KeepaliveInterval, 2 * time.Second},
 		{&o.DisconnectedTimeout, 6 * time.Second},
@@ -299,8 +301,8 @@ func SetupFor(offered string) (string, error) {
 
 // Connect runs ICE in the controlled role, then DTLS, and installs the SRTP
 // keys. It may be called once. Errors: ErrRemote, ErrICEFailed, ErrFingerprint,
-// the context's, net.ErrClosed after Close. After an error the Conference is
-// still to be closed.
+// the context's, context.DeadlineExceeded after ConnectTimeout, net.ErrClosed
+// after Close. After an error the Conference is still to be closed.
 func (c *Conference) Connect(ctx context.Context, r Remote) error {
 	setup, err := SetupFor(r.Setup)
 	if err != nil {
@@ -314,6 +316,8 @@ func (c *Conference) Connect(ctx context.Context, r Remote) error {
 		return fmt.Errorf("%w: ICE ufrag or password missing or too long", ErrRemote)
 	}
 
+	ctx, cancel := context.WithTimeout(ctx, c.o.ConnectTimeout)
+	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	defer context.AfterFunc(c.life, func() { fail(context.Cause(c.life)) })()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
 )
 
 // states collects what OnState is told.
@@ -94,6 +95,7 @@ func TestConferenceConnects(t *testing.T) {
 			t.Parallel()
 			o := testOptions()
 			if tt.bridge.ip != "" {
+				newDevice(t, tt.bridge.ip) // skips where there is no IPv6
 				o.Bind = netip.MustParseAddr(tt.bridge.ip)
 			}
 			var seen states
@@ -430,6 +432,71 @@ func TestOpenConferenceFails(t *testing.T) {
 	}
 }
 
+// Lost handshake packets are sent again.
+func TestConferenceHandshakeLoss(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.RetransmitInterval = 20 * time.Millisecond
+	c, b := connected(t, o, bridgeOptions{lose: 3})
+	exchange(t, c, b)
+}
+
+// A bridge that answers ICE but not DTLS is given up.
+func TestConferenceHandshakeTimeout(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.ConnectTimeout = 300 * time.Millisecond
+	o.RetransmitInterval = 20 * time.Millisecond
+	b := newBridge(t, bridgeOptions{})
+	c := openConference(t, o)
+	b.serve(c.Local(), bridgeOptions{lose: 1 << 30})
+	if err := c.Connect(t.Context(), b.remote); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "DTLS") {
+		t.Errorf("Connect: %v", err)
+	}
+}
+
+// When the bridge nominates another pair, media follows, both ways.
+func TestConferencePairChanges(t *testing.T) {
+	t.Parallel()
+	c, b := connected(t, testOptions(), bridgeOptions{})
+	before, _ := c.SelectedPair()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: loopback.AsSlice()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := udp.LocalAddr().(*net.UDPAddr)
+	candidate, err := ice.NewCandidateHost(&ice.CandidateHostConfig{Network: "udp", Address: "127.0.0.1", Port: second.Port, Component: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.agent.AddVirtualCandidate(candidate, udp); err != nil {
+		t.Fatal(err)
+	}
+	// Pion wants to be told on its own goroutine.
+	nominate := func(remote ice.Candidate) { b.agent.RenominateCandidate(candidate, remote) }
+	b.onCheck.Store(&nominate)
+	await(t, "the other pair", func() bool {
+		pair, _ := c.SelectedPair()
+		return int(pair.Remote.Port()) == second.Port
+	})
+	b.onCheck.Store(nil)
+	b.udp = udp
+	plain := rtpPacket(t, 5, 1, "from the other address")
+	b.send(b.protect(plain))
+	if got := pop(t, c.Ring()); !bytes.Equal(got.Data, plain) {
+		t.Errorf("received %x", got.Data)
+	}
+	ours := rtpPacket(t, 6, 1, "to the other address")
+	want := bytes.Clone(ours)
+	if err := c.SendRTP(ours); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, want)
+	if before.Remote.Port() == uint16(second.Port) {
+		t.Error("the pair was this one before")
+	}
+}
+
 // The bridge goes silent, comes back, and goes for good.
 func TestConferenceStates(t *testing.T) {
 	t.Parallel()
@@ -607,7 +674,9 @@ func TestConferenceGoroutines(t *testing.T) {
 	o.Bind = netip.Addr{} // both families, the dearest case
 	c, b := connected(t, o, bridgeOptions{})
 	exchange(t, c, b)
-	b.close()
+	// Stop the bridge's goroutines, which look the same, without telling us.
+	b.agent.GracefulClose()
+	b.pkt.dtls.Close()
 	count := func() int {
 		buf := make([]byte, 1<<20)
 		stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
