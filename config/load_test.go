@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -340,4 +341,32 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("differs from itself: %+v", ch)
 		}
 	})
+}
+
+// TestEveryKeyIsDescribed walks the structs: each key has a line of
+// documentation, and each field a key.
+func TestEveryKeyIsDescribed(t *testing.T) {
+	t.Parallel()
+	var walk func(path string, typ reflect.Type)
+	walk = func(path string, typ reflect.Type) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			name, tagged := f.Tag.Lookup("toml")
+			here := join(path, name)
+			switch {
+			case !tagged:
+				t.Errorf("%s.%s has no key", path, f.Name)
+			case name == "-":
+				continue
+			case f.Tag.Get("doc") == "":
+				t.Errorf("%s has no documentation", here)
+			}
+			if e := f.Type; e.Kind() == reflect.Slice && isTable(e.Elem()) {
+				walk(here, e.Elem())
+			} else if isTable(e) {
+				walk(here, e)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
 }
