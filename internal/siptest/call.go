@@ -1,0 +1,590 @@
+package siptest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// CallOptions describe one call.
+type CallOptions struct {
+	URI       string            // "sip:user@host:port"
+	Headers   map[string]string // further header fields of the INVITE
+	LateOffer bool              // no SDP in the INVITE
+	Tone      int               // Hz the phone "says" from the start, 0: silence
+	NoACK     bool              // never acknowledge the 200
+}
+
+// StatusError is a final response other than 2xx.
+type StatusError struct {
+	Code        int
+	Reason      string            // reason phrase
+	Headers     map[string]string // first value of each
+	Provisional []int
+}
+
+// Error implements error.
+func (e *StatusError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Reason) }
+
+// EndInfo tells how a call ended.
+type EndInfo struct {
+	ByPeer bool   // BYE came from the other side
+	Reason string // value of its Reason header field
+	Err    error
+}
+
+// Attempt is a call on its way.
+type Attempt struct {
+	call *Call
+	done chan struct{} // closed at the end of the attempt
+	err  error
+}
+
+// Call is an answered call.
+type Call struct {
+	p       *Phone
+	o       CallOptions
+	addr    string // where the INVITE went
+	invite  *message
+	branch  string
+	callID  string
+	tag     string
+	media   *media
+	end1    sync.Once
+	over    chan struct{}
+	ended   chan EndInfo
+	changed chan struct{} // buffered: a provisional response came
+
+	mu      sync.Mutex
+	seq     int
+	to      string // To with the peer's tag
+	target  string
+	routes  []string
+	codes   []int
+	finals  int
+	headers map[string]string
+	ack     map[int]func()
+	hold    bool
+}
+
+// Call calls and returns at the final response: a *Call, or a *StatusError.
+// When ctx ends first the call is cancelled.
+func (p *Phone) Call(ctx context.Context, o CallOptions) (*Call, error) {
+	a, err := p.Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return a.Wait(ctx)
+}
+
+// Start is Call without the waiting. The attempt outlives ctx.
+func (p *Phone) Start(ctx context.Context, o CallOptions) (*Attempt, error) {
+	addr, err := hostPort(o.URI)
+	if err != nil {
+		return nil, err
+	}
+	_, local, err := p.connect(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("siptest: connect: %w", err)
+	}
+	md, err := newMedia(p.o, o.Tone)
+	if err != nil {
+		return nil, err
+	}
+	c := &Call{p: p, o: o, addr: addr, branch: newBranch(), callID: rand.Text(), tag: tag(), media: md, seq: 1,
+		over: make(chan struct{}), ended: make(chan EndInfo, 1), changed: make(chan struct{}, 1), ack: map[int]func(){}}
+	req := &message{start: "INVITE " + o.URI + " SIP/2.0"}
+	req.add("Max-Forwards", "70")
+	from := fmt.Sprintf("<sip:%s@%s>;tag=%s", p.o.User, local, c.tag)
+	if p.o.Display != "" {
+		from = `"` + p.o.Display + `" ` + from
+	}
+	req.add("From", from)
+	req.add("To", "<"+o.URI+">")
+	req.add("Call-ID", c.callID)
+	req.add("CSeq", "1 INVITE")
+	req.add("Contact", c.contact(local))
+	req.add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO")
+	for k, v := range o.Headers {
+		req.add(k, v)
+	}
+	if !o.LateOffer {
+		req.add("Content-Type", "application/sdp")
+		req.body = md.offer("sendrecv")
+	}
+	c.invite = req
+	c.to, c.target = "<"+o.URI+">", o.URI
+	a := &Attempt{call: c, done: make(chan struct{})}
+	p.mu.Lock()
+	p.calls[c.callID] = a
+	p.mu.Unlock()
+	if !p.spawn(func() { a.run() }) {
+		md.close()
+		return nil, errClosed
+	}
+	return a, nil
+}
+
+func (c *Call) contact(local string) string {
+	s := fmt.Sprintf("<sip:%s@%s", c.p.o.User, local)
+	if c.p.udp == nil {
+		s += ";transport=tcp"
+	}
+	return s + ">"
+}
+
+// run is the INVITE transaction, up to the ACK.
+func (a *Attempt) run() {
+	c := a.call
+	defer close(a.done)
+	fail := func(err error) {
+		a.err = err
+		c.end(EndInfo{Err: err})
+	}
+	m, err := c.p.roundTrip(c.p.ctx, c.addr, c.invite, c.branch, c.provisional)
+	if err != nil {
+		fail(err)
+		return
+	}
+	code := m.status()
+	if code >= 300 {
+		ack := c.derive("ACK", m.get("To"))
+		c.keepACK(1, c.addr, ack)
+		_, phrase, _ := strings.Cut(strings.TrimPrefix(m.start, "SIP/2.0 "), " ")
+		fail(&StatusError{Code: code, Reason: phrase, Headers: m.headers(), Provisional: c.Provisionals()})
+		return
+	}
+	c.mu.Lock()
+	c.to, c.headers = m.get("To"), m.headers()
+	c.target = uriOf(m.get("Contact"))
+	rr := m.all("Record-Route")
+	for i := len(rr) - 1; i >= 0; i-- {
+		c.routes = append(c.routes, rr[i])
+	}
+	c.mu.Unlock()
+	var body []byte
+	if c.o.LateOffer {
+		body, err = c.media.answer(m.body, "sendrecv")
+	} else {
+		err = c.media.accept(m.body)
+	}
+	if err != nil {
+		fail(fmt.Errorf("siptest: session description in the 200: %w", err))
+		return
+	}
+	if !c.o.NoACK {
+		if err := c.sendACK(1, body); err != nil {
+			fail(err)
+			return
+		}
+	}
+	c.media.start()
+}
+
+func (c *Call) provisional(m *message) {
+	c.mu.Lock()
+	c.codes = append(c.codes, m.status())
+	c.mu.Unlock()
+	c.wake()
+}
+
+func (c *Call) wake() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Provisionals returns the codes of the provisional responses in order.
+func (c *Call) Provisionals() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]int(nil), c.codes...)
+}
+
+// Header returns the first value of a header field of the 200.
+func (c *Call) Header(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, v := range c.headers {
+		if canon(k) == canon(name) {
+			return v
+		}
+	}
+	return ""
+}
+
+// Finals returns how many final responses to INVITEs came, repetitions counted.
+func (c *Call) Finals() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.finals
+}
+
+// ID returns the Call-ID.
+func (c *Call) ID() string { return c.callID }
+
+// Call returns the call that is on its way; it can do nothing before Wait.
+func (a *Attempt) Call() *Call { return a.call }
+
+// Wait returns what Call would return. When ctx ends first the call is
+// cancelled, and hung up if the answer crosses that.
+func (a *Attempt) Wait(ctx context.Context) (*Call, error) {
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		_ = a.Cancel()
+		a.call.p.spawn(func() {
+			<-a.done
+			if a.err == nil {
+				_ = a.call.Hangup(a.call.p.ctx)
+			}
+		})
+		return nil, ctx.Err()
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.call, nil
+}
+
+// Provisional waits until a provisional response of that code has come.
+func (a *Attempt) Provisional(ctx context.Context, code int) error {
+	for {
+		for _, got := range a.call.Provisionals() {
+			if got == code {
+				return nil
+			}
+		}
+		select {
+		case <-a.call.changed:
+		case <-a.done:
+			return fmt.Errorf("siptest: the attempt ended without %d: %v", code, a.err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Cancel sends CANCEL and waits for its answer.
+func (a *Attempt) Cancel() error {
+	c := a.call
+	req := c.derive("CANCEL", c.invite.get("To"))
+	req.fields = req.fields[1:] // roundTrip adds the same Via
+	m, err := c.p.roundTrip(c.p.ctx, c.addr, req, c.branch, nil)
+	if err != nil {
+		return err
+	}
+	if m.status() != 200 {
+		return &StatusError{Code: m.status(), Headers: m.headers()}
+	}
+	return nil
+}
+
+// derive makes the ACK of a failure, or a CANCEL: the INVITE's own Via.
+func (c *Call) derive(method, to string) *message {
+	_, uri, _ := strings.Cut(c.invite.start, " ")
+	m := &message{start: method + " " + uri}
+	m.add("Via", c.viaOfInvite())
+	m.add("Max-Forwards", "70")
+	m.add("From", c.invite.get("From"))
+	m.add("To", to)
+	m.add("Call-ID", c.callID)
+	m.add("CSeq", "1 "+method)
+	return m
+}
+
+func (c *Call) viaOfInvite() string {
+	_, local, err := c.p.connect(c.p.ctx, c.addr)
+	if err != nil {
+		local = c.p.o.Bind
+	}
+	return c.p.via(local, c.branch)
+}
+
+// request makes a request within the dialog, without Via.
+func (c *Call) newRequest(method string, seq int) (*message, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := &message{start: fmt.Sprintf("%s %s SIP/2.0", method, c.target)}
+	m.add("Max-Forwards", "70")
+	m.add("From", c.invite.get("From"))
+	m.add("To", c.to)
+	m.add("Call-ID", c.callID)
+	m.add("CSeq", fmt.Sprintf("%d %s", seq, method))
+	hop := c.target
+	for i, r := range c.routes {
+		m.add("Route", r)
+		if i == 0 {
+			hop = uriOf(r)
+		}
+	}
+	addr, err := hostPort(hop)
+	if err != nil {
+		addr = c.addr
+	}
+	return m, addr
+}
+
+func (c *Call) nextSeq() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seq++
+	return c.seq
+}
+
+// sendACK confirms a 2xx, and again whenever it is repeated.
+func (c *Call) sendACK(seq int, body []byte) error {
+	req, addr := c.newRequest("ACK", seq)
+	send, local, err := c.p.connect(c.p.ctx, addr)
+	if err != nil {
+		return err
+	}
+	req.fields = append([]field{{"Via", c.p.via(local, newBranch())}}, req.fields...)
+	if body != nil {
+		req.add("Content-Type", "application/sdp")
+		req.body = body
+	}
+	b := req.bytes()
+	c.setACK(seq, func() { _ = send(b) })
+	return send(b)
+}
+
+// keepACK sends the ACK of a failure, and again whenever that is repeated.
+func (c *Call) keepACK(seq int, addr string, ack *message) {
+	send, _, err := c.p.connect(c.p.ctx, addr)
+	if err != nil {
+		return
+	}
+	b := ack.bytes()
+	c.setACK(seq, func() { _ = send(b) })
+	_ = send(b)
+}
+
+func (c *Call) setACK(seq int, f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ack[seq] = f
+}
+
+// finalAgain sees every final response to an INVITE; a repeated one gets the
+// ACK again.
+func (c *Call) finalAgain(m *message) {
+	c.mu.Lock()
+	c.finals++
+	f := c.ack[m.seq()]
+	c.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// do sends a request within the dialog and returns an error for a final
+// response other than 2xx.
+func (c *Call) do(ctx context.Context, method string, seq int, headers map[string]string, ctype string, body []byte) (*message, error) {
+	req, addr := c.newRequest(method, seq)
+	for k, v := range headers {
+		req.add(k, v)
+	}
+	if method == "INVITE" {
+		req.add("Contact", c.invite.get("Contact"))
+	}
+	if body != nil {
+		req.add("Content-Type", ctype)
+		req.body = body
+	}
+	m, err := c.p.roundTrip(ctx, addr, req, newBranch(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("siptest: %s: %w", method, err)
+	}
+	if m.status() >= 300 {
+		_, phrase, _ := strings.Cut(strings.TrimPrefix(m.start, "SIP/2.0 "), " ")
+		if method == "INVITE" {
+			// The ACK of a failure has the INVITE's Via and request URI.
+			ack := &message{start: strings.Replace(req.start, "INVITE", "ACK", 1)}
+			for _, f := range []string{"Via", "Max-Forwards", "From", "Call-ID", "Route"} {
+				for _, v := range req.all(f) {
+					ack.add(f, v)
+				}
+			}
+			ack.add("To", m.get("To"))
+			ack.add("CSeq", fmt.Sprintf("%d ACK", seq))
+			c.keepACK(seq, addr, ack)
+		}
+		return nil, &StatusError{Code: m.status(), Reason: phrase, Headers: m.headers()}
+	}
+	return m, nil
+}
+
+// Reinvite offers the media again with a direction, "sendrecv", "sendonly",
+// "recvonly" or "inactive".
+func (c *Call) Reinvite(ctx context.Context, direction string) error {
+	seq := c.nextSeq()
+	m, err := c.do(ctx, "INVITE", seq, nil, "application/sdp", c.media.offer(direction))
+	if err != nil {
+		return err
+	}
+	if err := c.media.accept(m.body); err != nil {
+		return err
+	}
+	return c.sendACK(seq, nil)
+}
+
+// ReinviteLate sends a re-INVITE without an offer and answers the peer's.
+func (c *Call) ReinviteLate(ctx context.Context) error {
+	seq := c.nextSeq()
+	m, err := c.do(ctx, "INVITE", seq, nil, "", nil)
+	if err != nil {
+		return err
+	}
+	body, err := c.media.answer(m.body, "sendrecv")
+	if err != nil {
+		return err
+	}
+	return c.sendACK(seq, body)
+}
+
+// Hold puts the peer on hold by re-INVITE with a=sendonly.
+func (c *Call) Hold(ctx context.Context) error { return c.Reinvite(ctx, "sendonly") }
+
+// Resume takes the peer off hold.
+func (c *Call) Resume(ctx context.Context) error { return c.Reinvite(ctx, "sendrecv") }
+
+// Info sends an INFO request.
+func (c *Call) Info(ctx context.Context, contentType string, body []byte) error {
+	_, err := c.do(ctx, "INFO", c.nextSeq(), nil, contentType, body)
+	return err
+}
+
+// Hangup sends BYE and waits for its answer.
+func (c *Call) Hangup(ctx context.Context) error {
+	_, err := c.do(ctx, "BYE", c.nextSeq(), map[string]string{"Reason": `Q.850;cause=16;text="hung up"`}, "", nil)
+	c.end(EndInfo{Err: err})
+	return err
+}
+
+// Vanish ends the call without a word, as a phone that lost its network.
+func (c *Call) Vanish() { c.end(EndInfo{}) }
+
+// Ended yields once, when the call has ended.
+func (c *Call) Ended() <-chan EndInfo { return c.ended }
+
+// end frees the call. The dialog stays known for 64·T1, so that late
+// repetitions are answered.
+func (c *Call) end(info EndInfo) {
+	c.end1.Do(func() {
+		c.media.close()
+		time.AfterFunc(64*c.p.o.T1, func() {
+			c.p.mu.Lock()
+			defer c.p.mu.Unlock()
+			delete(c.p.calls, c.callID)
+		})
+		close(c.over)
+		c.ended <- info
+	})
+}
+
+// request takes a request of the peer within the dialog.
+func (c *Call) request(m *message, reply func([]byte)) {
+	ok := m.respond(200, "OK", c.tag)
+	switch m.method() {
+	case "ACK":
+	case "BYE":
+		reply(ok.bytes())
+		c.end(EndInfo{ByPeer: true, Reason: m.get("Reason")})
+	case "INVITE":
+		select {
+		case <-c.over:
+			reply(m.respond(481, "Call/Transaction Does Not Exist", c.tag).bytes())
+			return
+		default:
+		}
+		body, err := c.media.answer(m.body, "sendrecv")
+		if err != nil {
+			reply(m.respond(488, "Not Acceptable Here", c.tag).bytes())
+			return
+		}
+		ok.add("Contact", c.invite.get("Contact"))
+		ok.add("Content-Type", "application/sdp")
+		ok.body = body
+		reply(ok.bytes())
+	case "INFO":
+		c.media.info(m.get("Content-Type"), m.body)
+		reply(ok.bytes())
+	case "OPTIONS":
+		reply(ok.bytes())
+	default:
+		r := m.respond(405, "Method Not Allowed", c.tag)
+		r.add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO")
+		reply(r.bytes())
+	}
+}
+
+// Hear waits until a tone of freq Hz fills 200 ms of what comes from now on.
+func (c *Call) Hear(ctx context.Context, freq int) error { return c.media.hear(ctx, c.over, freq) }
+
+// Heard returns everything heard so far, silence where nothing came; of a
+// call longer than five minutes the last five.
+func (c *Call) Heard() []int16 { return c.media.heard() }
+
+// Rate returns the sample rate of Heard, Hz.
+func (c *Call) Rate() int { return c.media.rate() }
+
+// Codec returns the name of the codec the call uses.
+func (c *Call) Codec() string { return c.media.codecName() }
+
+// Say sends a tone of freq Hz from now on.
+func (c *Call) Say(freq int) { c.media.say(freq, nil) }
+
+// SayPCM sends pcm, at Rate, once, from now on, and then silence.
+func (c *Call) SayPCM(pcm []int16) { c.media.say(0, pcm) }
+
+// Silence sends silence from now on.
+func (c *Call) Silence() { c.media.say(0, nil) }
+
+// DTMF sends digits as telephone events (RFC 4733) of 100 ms, 100 ms apart,
+// and returns when they are sent.
+func (c *Call) DTMF(ctx context.Context, digits string) error {
+	done, err := c.media.dtmf(digits)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-c.over:
+		return errors.New("siptest: the call ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// RTPStats counts what a call's media sockets saw.
+type RTPStats struct {
+	Sent, Received, RTCP uint64
+	Lost                 uint64 // by sequence number
+	LastReceived         time.Time
+}
+
+// RTP returns the counters.
+func (c *Call) RTP() RTPStats { return c.media.stats() }
+
+// RTPAddr returns the phone's own RTP address.
+func (c *Call) RTPAddr() net.Addr { return c.media.conn.LocalAddr() }
+
+// Infos returns the bodies of INFO requests that came, by content type.
+func (c *Call) Infos() []Info { return c.media.infos() }
+
+// Info is an INFO request that came.
+type Info struct {
+	ContentType string
+	Body        []byte
+}
+
+// Digits returns the telephone events that came.
+func (c *Call) Digits() string { return c.media.digitsHeard() }
