@@ -136,8 +136,8 @@ func TestServe(t *testing.T) {
 
 func TestServeCannotListen(t *testing.T) {
 	t.Parallel()
-	p := start(t, "serve", "-c", file(t, strings.Replace(served, "udp://127.0.0.1:0", "udp://192.0.2.1:5060", 1)))
-	p.await("brewline: listen for SIP", "192.0.2.1:5060")
+	p := start(t, "serve", "-c", file(t, strings.Replace(served, "udp://127.0.0.1:0", "udp://203.0.113.1:5060", 1)))
+	p.await("brewline: listen for SIP", "203.0.113.1:5060")
 	if code := p.exitCode(); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
