@@ -39,11 +39,10 @@ func (w *errorWire) stanzaError() *StanzaError {
 }
 
 type head struct {
-	XMLName xml.Name
-	From    string `xml:"from,attr"`
-	To      string `xml:"to,attr"`
-	ID      string `xml:"id,attr"`
-	Type    string `xml:"type,attr"`
+	From string `xml:"from,attr"`
+	To   string `xml:"to,attr"`
+	ID   string `xml:"id,attr"`
+	Type string `xml:"type,attr"`
 }
 
 // addresses parses from and to; absent ones are zero.
@@ -55,6 +54,7 @@ func (h *head) addresses() (from, to JID, err error) {
 }
 
 type iqWire struct {
+	XMLName xml.Name
 	head
 	Error *errorWire `xml:"error"`
 	Raw   []byte     `xml:",innerxml"`
@@ -319,13 +319,13 @@ func (iq *IQ) Decode(v any) error {
 	return d.DecodeElement(v, &start)
 }
 
-// readHead takes from, to, id and type of what may not decode as a whole.
-func readHead(b []byte) (head, bool) {
+// readHead takes name, from, to, id and type of what may not decode as a
+// whole; they are empty if not even the start tag does.
+func readHead(b []byte) (name xml.Name, h head) {
 	start, err := firstElement(xml.NewDecoder(bytes.NewReader(b)))
 	if err != nil {
-		return head{}, false
+		return name, h
 	}
-	h := head{XMLName: start.Name}
 	for _, a := range start.Attr {
 		if a.Name.Space != "" {
 			continue
@@ -341,7 +341,7 @@ func readHead(b []byte) (head, bool) {
 			h.Type = a.Value
 		}
 	}
-	return h, true
+	return start.Name, h
 }
 
 // decodeInner decodes children, as StanzaError.Raw has them, into v.

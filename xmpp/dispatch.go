@@ -54,11 +54,11 @@ func (s *Session) dispatch(el split.Element) {
 // bad counts a stanza that cannot be used, and answers it if it is a request.
 func (s *Session) bad(b []byte, why error) {
 	s.malformed.Add(1)
-	h, ok := readHead(b)
+	name, h := readHead(b)
 	s.logMalformed.Do(func() {
 		s.log.Warn("xmpp stanza not understood, further ones only counted", "jid", s.jid.String(), "from", clip(h.From), "err", why)
 	})
-	if !ok || h.XMLName.Local != "iq" || h.ID == "" || (h.Type != "get" && h.Type != "set") {
+	if name.Local != "iq" || h.ID == "" || (h.Type != "get" && h.Type != "set") {
 		return
 	}
 	if from, _, err := h.addresses(); err == nil {

@@ -173,8 +173,8 @@ type features struct {
 func isStreamNS(space string) bool { return space == nsStreams || space == "stream" }
 
 func elementName(b []byte) xml.Name {
-	h, _ := readHead(b)
-	return h.XMLName
+	n, _ := readHead(b)
+	return n
 }
 
 // streamError is the stream error (RFC 6120 §4.9) in b, nil if it is none.

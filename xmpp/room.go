@@ -280,15 +280,15 @@ func (r *Room) selfPresence(p *Presence) {
 		}
 		in := r.in
 		r.mu.Unlock()
-		if !r.forget() {
-			return
-		}
 		e := departure(p)
-		if !in {
+		switch {
+		case !in && e.Kind == SelfLeft: // of an earlier stay, that we had left
+		case !r.forget():
+		case !in:
 			r.finishJoin(&JoinError{Kind: departureJoinKind(e.Kind), Text: e.Reason, Err: errors.New(e.Kind.String() + " during the join")})
-			return
+		default:
+			r.emit(e)
 		}
-		r.emit(e)
 		return
 	}
 	first := !r.in
@@ -330,10 +330,9 @@ func departureJoinKind(k RoomEventKind) JoinKind {
 		return JoinBanned
 	case Kicked:
 		return JoinNotAllowed
-	case Destroyed:
+	default: // Destroyed
 		return JoinNoRoom
 	}
-	return JoinOther
 }
 
 func (r *Room) focusPresence(p *Presence) {
