@@ -9,5 +9,9 @@
 // the one consumer; sends go straight to the socket. Nothing is allocated per
 // packet and nobody but the reader is woken by one.
 //
+// A phone leg has a goroutine per socket. A conference leg has eight: its
+// reader, four of ICE (task loop, checks, one per address family) and three of
+// DTLS; none of them but the reader runs for media.
+//
 // [Ports] hands out the UDP ports, whose number is limited by configuration.
 package transport
