@@ -2,9 +2,12 @@ package media
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	"brewline/media/codec"
 	"brewline/media/transport"
 )
 
@@ -31,7 +34,8 @@ type PhoneLeg struct {
 	EventPT, RecvEventPT uint8 // telephone-event, 0 none
 	EventRate            int   // clock of telephone-event, default the codec's RTP clock
 	// Ptime is the time in a packet we send: 10 to 60 ms in steps of 10,
-	// default 20 ms. Others are rounded down. Received packets may be of any.
+	// default 20 ms. Others are rounded down; Opus has no 30 and 50 ms. Received
+	// packets may be of any.
 	Ptime         time.Duration
 	Send, Receive bool   // from our side; both false while held
 	SSRC          uint32 // 0: random
@@ -47,66 +51,343 @@ type ConferenceLeg struct {
 	CNAME        string // "": random
 }
 
-// A Bridge is the audio of one call.
+// A Bridge is the audio of one call. Its methods may be called from any
+// goroutine; they take effect between two ticks of the pacer.
 type Bridge struct {
-	o BridgeOptions
+	o      BridgeOptions
+	pacer  *Pacer
+	worker *worker
+
+	mu         sync.Mutex // held by a tick and by every method
+	closed     bool
+	muted      bool
+	phoneLeg   PhoneLeg
+	codec      codec.Codec // the phone's
+	phone      leg
+	conference leg
+	levelID    uint8
+	pool       pool
+	speakers   *speakers
+	owners     map[uint32]string
+	up         uplink
+	down       downlink
+	prompt     *playing
+	events     []event // to be told when the tick is over
+
+	digitsHeard, slotsSkipped, framesEncoded, encodeErrors uint64
 }
 
+// An event is a callback that waits for the end of a tick.
+type event struct {
+	digit byte
+	d     time.Duration
+	done  func()
+}
+
+const (
+	// maxDigits bounds the digits of one tick; more than one is not human.
+	maxDigits = 16
+	// maxOwners bounds what SetOwner remembers.
+	maxOwners = 1024
+)
+
 // NewBridge returns a bridge without legs, run by p until Close.
-func (p *Pacer) NewBridge(o BridgeOptions) *Bridge { return &Bridge{o: o} }
+func (p *Pacer) NewBridge(o BridgeOptions) *Bridge {
+	if o.Logger == nil {
+		o.Logger = p.logger
+	}
+	b := &Bridge{o: o, pacer: p, owners: make(map[uint32]string)}
+	b.speakers = newSpeakers(&b.pool, &b.conference.stats)
+	b.down.period = upPeriod
+	p.add(b)
+	return b
+}
 
 // AttachPhone gives the bridge its phone leg, in place of the one it had. The
 // leg's Conn is used until DetachPhone has returned. A leg that follows one
 // with the same SSRC goes on with its sequence numbers and timestamps.
-func (b *Bridge) AttachPhone(l PhoneLeg) error { return nil }
+func (b *Bridge) AttachPhone(l PhoneLeg) error {
+	c, ok := codec.ByName(l.Codec)
+	if !ok {
+		return fmt.Errorf("media: attach phone: no codec %q", l.Codec)
+	}
+	if l.Conn == nil {
+		return errors.New("media: attach phone: no conn")
+	}
+	if l.SendPT > 127 || l.RecvPT > 127 {
+		return fmt.Errorf("media: attach phone: payload types %d, %d", l.SendPT, l.RecvPT)
+	}
+	if l.EventRate <= 0 {
+		l.EventRate = c.Clock
+	}
+	if l.Ptime <= 0 {
+		l.Ptime = frameTime
+	}
+	slots := min(max(int(l.Ptime/slotTime), 1), 6)
+	if c.Name == "opus" && (slots == 3 || slots == 5) { // RFC 6716 §2.1.4 has no such frames
+		slots--
+	}
+	dec, err := c.NewDecoder()
+	if err != nil {
+		return fmt.Errorf("media: attach phone: %w", err)
+	}
+	enc, err := c.NewEncoder(codec.OpusOptions{Complexity: b.o.OpusComplexity, Loss: expectedLoss})
+	if err != nil {
+		dec.Close()
+		return fmt.Errorf("media: attach phone: %w", err)
+	}
+	packet := c.Rate * slots / 100
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		dec.Close()
+		enc.Close()
+		return ErrClosed
+	}
+	b.dropPhone()
+	b.phoneLeg, b.codec = l, c
+	b.phone.attach(l.Conn, l.SSRC, l.SendPT, l.CNAME)
+	b.up.player = newPlayer(dec, c.Rate, c.Clock, &b.pool, &b.phone.stats)
+	b.up.player.late = &b.up.late
+	b.up.reception = reception{clock: c.Clock, gone: b.up.totalLost()}
+	b.up.ssrc = 0
+	b.up.event = telephoneEvent{rate: l.EventRate}
+	b.up.pcm = make([]int16, c.Rate/50)
+	b.down = downlink{
+		period: slots,
+		enc:    enc,
+		pcm:    make([]int16, packet),
+		mix:    make([]int32, packet),
+		ticks:  uint32(c.Clock * slots / 100),
+	}
+	b.speakers.setRate(c.Rate)
+	if b.prompt != nil {
+		b.prompt.load(c.Rate)
+	}
+	return b.encodeUp()
+}
+
+// encodeUp makes the encoder towards the videobridge once both legs are here.
+func (b *Bridge) encodeUp() error {
+	b.up.enc = nil
+	if b.phone.conn == nil || b.conference.conn == nil {
+		return nil
+	}
+	e, err := codec.NewOpusEncoder(b.codec.Rate, codec.OpusOptions{
+		Complexity: b.o.OpusComplexity, Loss: expectedLoss,
+	})
+	if err != nil {
+		return fmt.Errorf("media: attach: %w", err)
+	}
+	b.up.enc, b.up.quiet, b.up.silent = e, 0, 0
+	return nil
+}
 
 // UpdatePhone changes the direction of the phone leg: hold and resume.
-func (b *Bridge) UpdatePhone(send, receive bool) {}
+func (b *Bridge) UpdatePhone(send, receive bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.phoneLeg.Send, b.phoneLeg.Receive = send, receive
+}
 
 // DetachPhone takes the phone leg away. When it returns the leg's Conn is not
 // touched any more.
-func (b *Bridge) DetachPhone() {}
+func (b *Bridge) DetachPhone() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropPhone()
+}
+
+func (b *Bridge) dropPhone() {
+	b.phone.detach()
+	if b.up.player != nil {
+		b.up.player.close()
+		b.up.player = nil
+	}
+	if b.down.enc != nil {
+		b.down.enc.Close()
+		b.down.enc = nil
+	}
+	b.up.enc = nil
+	b.speakers.releaseAll(0)
+}
 
 // AttachConference gives the bridge its conference leg, in place of the one it
 // had. The leg's Conn is used until DetachConference has returned.
-func (b *Bridge) AttachConference(l ConferenceLeg) error { return nil }
+func (b *Bridge) AttachConference(l ConferenceLeg) error {
+	if l.Conn == nil {
+		return errors.New("media: attach conference: no conn")
+	}
+	if l.OpusPT > 127 || l.AudioLevelID > 14 { // RFC 8285 §4.2
+		return fmt.Errorf("media: attach conference: payload type %d, audio level %d", l.OpusPT, l.AudioLevelID)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return ErrClosed
+	}
+	b.dropConference()
+	b.conference.attach(l.Conn, l.SSRC, l.OpusPT, l.CNAME)
+	b.levelID = l.AudioLevelID
+	return b.encodeUp()
+}
 
 // DetachConference takes the conference leg away. When it returns the leg's
 // Conn is not touched any more.
-func (b *Bridge) DetachConference() {}
+func (b *Bridge) DetachConference() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropConference()
+}
+
+func (b *Bridge) dropConference() {
+	b.conference.detach()
+	b.speakers.clear()
+	b.up.enc = nil
+}
 
 // SetMuted stops (or resumes) sending the phone's voice to the bridge. Digits
 // are still reported.
-func (b *Bridge) SetMuted(muted bool) {}
+func (b *Bridge) SetMuted(muted bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.muted = muted
+}
 
 // SetOwner tells whose source ssrc is. It is only used to name speakers in
 // Stats; unknown sources are heard just the same.
-func (b *Bridge) SetOwner(ssrc uint32, owner string) {}
+func (b *Bridge) SetOwner(ssrc uint32, owner string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.owners) < maxOwners || b.owners[ssrc] != "" {
+		b.owners[ssrc] = owner
+	}
+}
 
 // RemoveSource forgets a source that has been taken away. Should it go on
 // sending it is heard again.
-func (b *Bridge) RemoveSource(ssrc uint32) {}
-
-// PlayOptions say how a prompt is played.
-type PlayOptions struct {
-	// Repeat plays the prompt again this long after its end, until StopPrompt;
-	// 0 plays it once.
-	Repeat time.Duration
-	// Done is called once when the prompt is over, whether it came to its end,
-	// was stopped, or was replaced by another. It runs on a pacer's worker or
-	// on the caller of the method that ended the prompt, must not block, and may
-	// call the Bridge.
-	Done func()
+func (b *Bridge) RemoveSource(ssrc uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.owners, ssrc)
+	if s := b.speakers.bySSRC[ssrc]; s != nil {
+		b.speakers.remove(s)
+	}
 }
-
-// Play speaks a prompt to the phone, over the conference, which is lowered
-// meanwhile. It takes the place of a prompt that is being played. A prompt
-// begins when there is a phone leg to hear it.
-func (b *Bridge) Play(p Prompt, o PlayOptions) {}
-
-// StopPrompt ends the prompt that is being played, if any.
-func (b *Bridge) StopPrompt() {}
 
 // Close detaches both legs and ends a prompt. When it returns nothing of the
 // bridge is touched any more.
-func (b *Bridge) Close() {}
+func (b *Bridge) Close() {
+	b.mu.Lock()
+	b.closed = true
+	b.dropPhone()
+	b.dropConference()
+	b.stopPrompt()
+	b.unlock()
+}
+
+// tick runs one direction at now, late slots after it was due, and returns
+// after how many slots it is due next, counted from now's; 0 when closed.
+func (b *Bridge) tick(d direction, now time.Duration, late int64) (next int64) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return 0
+	}
+	b.drain()
+	period, shift := int64(upPeriod), 0
+	if d == down {
+		period = int64(b.down.period)
+	}
+	missed := late / period
+	b.slotsSkipped += uint64(missed)
+	if d == up {
+		shift = b.tickUp(now, int(missed))
+	} else {
+		shift = b.tickDown(now, int(missed))
+	}
+	b.unlock()
+	return max(period+int64(shift)-late%period, 1)
+}
+
+// unlock ends a tick or a method, then tells what there is to tell.
+func (b *Bridge) unlock() {
+	if len(b.events) == 0 {
+		b.mu.Unlock()
+		return
+	}
+	events := b.events
+	b.events = nil
+	b.mu.Unlock()
+	for _, e := range events {
+		if e.done != nil {
+			e.done()
+		} else if b.o.OnDigit != nil {
+			b.o.OnDigit(e.digit, e.d)
+		}
+	}
+}
+
+// digit has OnDigit told of a digit, if it is one.
+func (b *Bridge) digit(digit byte, d time.Duration) {
+	if digit == 0 {
+		return
+	}
+	b.digitsHeard++
+	if len(b.events) < maxDigits {
+		b.events = append(b.events, event{digit: digit, d: d})
+	}
+}
+
+// drain takes what has come on both legs.
+func (b *Bridge) drain() {
+	if c := b.phone.conn; c != nil {
+		ring := c.Ring()
+		for p, ok := ring.Peek(); ok; p, ok = ring.Peek() {
+			b.phonePackets(p)
+			ring.Release()
+		}
+	}
+	if c := b.conference.conn; c != nil {
+		ring := c.Ring()
+		for p, ok := ring.Peek(); ok; p, ok = ring.Peek() {
+			b.conferencePackets(p)
+			ring.Release()
+		}
+	}
+}
+
+func (b *Bridge) phonePackets(p *transport.Packet) {
+	b.phone.last = p.At
+	if p.RTCP {
+		b.phone.stats.RTCPIn++
+		if !parseRTCP(p.Data, &phoneReports{b, p.At}) {
+			b.phone.stats.Invalid++
+		}
+		return
+	}
+	b.phone.lastRTP = p.At
+	if r, ok := parseRTP(p.Data); ok {
+		b.phonePacket(&r, p.At)
+	} else {
+		b.phone.stats.Invalid++
+	}
+}
+
+func (b *Bridge) conferencePackets(p *transport.Packet) {
+	b.conference.last = p.At
+	if p.RTCP {
+		b.conference.stats.RTCPIn++
+		if !parseRTCP(p.Data, &conferenceReports{b, p.At}) {
+			b.conference.stats.Invalid++
+		}
+		return
+	}
+	b.conference.lastRTP = p.At
+	if r, ok := parseRTP(p.Data); ok {
+		b.conferencePacket(&r, p.At)
+	} else {
+		b.conference.stats.Invalid++
+	}
+}

@@ -1,6 +1,9 @@
 package media
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Stats is what a [Bridge] counted since it was made. Times are on the clock
 // of transport.Now, 0 means never.
@@ -18,7 +21,7 @@ type Stats struct {
 	DigitsHeard   uint64
 	SlotsSkipped  uint64 // packet times that were not kept because we were late
 	SendErrors    uint64
-	SamplesMixed  uint64
+	EncodeErrors  uint64
 	FramesEncoded uint64 // Opus frames encoded for the videobridge
 	FramesDecoded uint64 // Opus frames decoded from the videobridge
 }
@@ -28,18 +31,52 @@ type LegStats struct {
 	PacketsIn, BytesIn   uint64 // RTP, bytes of payload
 	PacketsOut, BytesOut uint64
 	RTCPIn, RTCPOut      uint64
-	Lost                 uint64 // by sequence number, RFC 3550 §6.4.1
-	Late                 uint64 // came after their time, or twice
-	Invalid              uint64 // not RTP or RTCP, or of a payload type we did not agree on
-	Dropped              uint64 // the ring was full
-	Concealed            uint64 // packet times made up for loss or lateness, by FEC or PLC
-	Recovered            uint64 // of these, from FEC
-	Adjusted             uint64 // packet times dropped or added for delay or drift
+	Lost                 uint64        // by sequence number, RFC 3550 §6.4.1
+	Late                 uint64        // came after their time, or twice
+	Invalid              uint64        // not RTP or RTCP, or of a payload type we did not agree on
+	Dropped              uint64        // the ring was full
+	Concealed            uint64        // packet times made up for loss or lateness, by FEC or PLC
+	Recovered            uint64        // of these, from FEC
+	Adjusted             uint64        // packet times dropped or added for delay or drift
 	Jitter               time.Duration // RFC 3550 §6.4.1, of the worst current stream
 	Delay                time.Duration // time the last played packet waited here
-	RemoteLoss           float64 // 0..1, as the far end last reported of our stream
+	RemoteLoss           float64       // 0..1, as the far end last reported of our stream
 	RoundTrip            time.Duration // from the far end's last report, 0 unknown
 }
 
 // Stats returns the counters.
-func (b *Bridge) Stats() Stats { return Stats{} }
+func (b *Bridge) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.speakers
+	s := Stats{
+		Phone: b.phone.counted(), Conference: b.conference.counted(),
+		LastFromPhone: b.phone.last, LastFromBridge: b.conference.last,
+		LastAudioFromPhone: b.phone.lastRTP, LastAudioFromBridge: b.conference.lastRTP,
+		Sources: len(k.all), Decoders: k.players,
+		DigitsHeard: b.digitsHeard, SlotsSkipped: b.slotsSkipped,
+		FramesEncoded: b.framesEncoded, FramesDecoded: k.decoded(),
+		SendErrors: b.phone.errors + b.conference.errors, EncodeErrors: b.encodeErrors,
+	}
+	s.Phone.Lost, s.Phone.Jitter = uint64(max(b.up.totalLost(), 0)), b.up.jitterTime()
+	s.Conference.Lost = k.totalLost()
+	for _, c := range k.chosen {
+		s.Conference.Jitter = max(s.Conference.Jitter, c.jitterTime())
+		name := b.owners[c.ssrc]
+		if name == "" {
+			name = strconv.FormatUint(uint64(c.ssrc), 10)
+		}
+		s.Speakers = append(s.Speakers, name)
+	}
+	return s
+}
+
+// counted is the leg's counters with what its rings dropped.
+func (l *leg) counted() LegStats {
+	s := l.stats
+	s.Dropped += l.ring
+	if l.conn != nil {
+		s.Dropped += l.conn.Ring().Dropped()
+	}
+	return s
+}
