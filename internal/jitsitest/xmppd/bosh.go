@@ -2,7 +2,9 @@ package xmppd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -27,7 +29,7 @@ type boshBody struct {
 // parseBody reads a request body. On an error the result still has what the
 // start tag said.
 func parseBody(s string) (b boshBody, err error) {
-	r := newXMLReader(strings.NewReader(s), int64(len(s)))
+	r := newXMLReader(strings.NewReader(s), int64(len(s))+1)
 	b.e, err = r.start()
 	if err != nil {
 		return b, err
@@ -40,6 +42,18 @@ func parseBody(s string) (b boshBody, err error) {
 		b.rid, b.hasRID = v, true
 	}
 	return b, r.content(b.e, 0)
+}
+
+// stanzas are the body's children; those in its own namespace are meant to be in
+// the client's.
+func (b boshBody) stanzas() []*element {
+	out := b.e.children()
+	for _, c := range out {
+		if c.NS == nsBOSH {
+			c.remap(nsBOSH, nsClient)
+		}
+	}
+	return out
 }
 
 // boshRequest is an HTTP request waiting for its answer.
@@ -121,8 +135,14 @@ func (s *Server) handleBody(b boshBody, perr error, q Request, req *boshRequest,
 	}
 	bs := s.bosh[b.sid]
 	if perr != nil {
-		if bs != nil {
-			bs.x.close("bad-format", "Error processing stream")
+		// Prosody reads as it goes: what was whole before the fault counts, and so
+		// does the rid. The answers wait for the next body.
+		if bs != nil && b.hasRID && b.rid == bs.rid+1 {
+			bs.rid, bs.processing = b.rid, true
+			bs.process(b.stanzas())
+		}
+		if errors.Is(perr, io.EOF) || b.sid != "" && bs == nil { // not a single tag, or nobody's
+			return refuse(terminateBody("item-not-found", true))
 		}
 		return refuse(terminateBody("bad-request", true))
 	}
@@ -140,13 +160,7 @@ func (s *Server) handleBody(b boshBody, perr error, q Request, req *boshRequest,
 		return refuse(terminateBody("bad-request", true))
 	}
 	ends := b.e.attr("type") == "terminate"
-	var stanzas []*element
-	for _, c := range b.e.children() {
-		if c.NS == nsBOSH {
-			c.remap(nsBOSH, nsClient)
-		}
-		stanzas = append(stanzas, c)
-	}
+	stanzas := b.stanzas()
 
 	switch diff := b.rid - bs.rid; {
 	case diff == 1:

@@ -116,7 +116,7 @@ func (x *session) handle(e *element) {
 	switch e.Name {
 	case "iq", "presence", "message":
 	default:
-		x.close("unsupported-stanza-type", "")
+		x.close("bad-format", "Error processing stream")
 		return
 	}
 	if !x.login.done {
