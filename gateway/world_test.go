@@ -103,7 +103,7 @@ func (w *world) write(without string) {
 	trunk := w.o.trunk
 	for i, d := range w.deps {
 		name := fmt.Sprintf("dep%d", i+1)
-		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\n", name, d.Shards[0].XMPP.Domain())
+		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\n", name, d.Shards[0].Domain())
 		if d.Balancer != nil {
 			fmt.Fprintf(&b, "balancer = %q\n", d.Balancer.URL()+"/http-bind?room={roomName}")
 		}
@@ -147,7 +147,7 @@ func (w *world) await(what string, ok func() bool) {
 func (w *world) browser(s *jitsitest.Shard, room string, tone int) *jitsitest.Browser {
 	w.t.Helper()
 	b, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
-		URL: s.BOSHURL(), Domain: s.XMPP.Domain(), MUC: "conference." + s.XMPP.Domain(), Room: room, Tone: tone,
+		URL: s.BOSHURL(), Domain: s.Domain(), MUC: "conference." + s.Domain(), Room: room, Tone: tone,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -114,12 +114,8 @@ func (s *stage) join(ctx context.Context, room string, tone int) (*jitsitest.Bro
 
 // shardOf tells where a room lives, which nobody in the phone world knows.
 func (s *stage) shardOf(room string) string {
-	for _, sh := range s.dep.Shards {
-		for _, r := range sh.XMPP.Rooms() {
-			if strings.HasPrefix(r.JID, room+"@") {
-				return sh.Name
-			}
-		}
+	if sh := s.dep.ShardOf(room); sh != nil {
+		return sh.Name
 	}
 	return ""
 }
@@ -151,7 +147,7 @@ rooms = { phoneMeet = %q }
 name = "demo"
 domain = %q
 balancer = "%s/http-bind?room={roomName}"
-`, s.sipPort, s.sipPort, room, s.dep.Shards[0].XMPP.Domain(), s.dep.Balancer.URL())
+`, s.sipPort, s.sipPort, room, s.dep.Shards[0].Domain(), s.dep.Balancer.URL())
 	for _, sh := range s.dep.Shards {
 		fmt.Fprintf(&b, "\n[[shard]]\nname = %q\nurl = %q\n", sh.Name, sh.BOSHURL())
 	}

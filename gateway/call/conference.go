@@ -8,7 +8,6 @@ import (
 
 	"brewline/brewery"
 	"brewline/gateway/conference"
-	"brewline/xmpp"
 )
 
 const (
@@ -70,11 +69,7 @@ func (c *Call) startLeg(sh *brewery.Shard, loc brewery.Location) (*leg, error) {
 	o := c.o.Conference
 	o.Session = xo
 	o.Room = c.o.Deployment.RoomJID(c.o.Room, sh)
-	conf := c.o.Deployment.Config()
-	if sh != nil {
-		conf = &sh.Config().Effective
-	}
-	o.Focus, o.FocusNick = xmpp.JID{Domain: conf.Focus}, conf.FocusNick
+	o.Focus, o.FocusNick = c.o.Deployment.Focus(sh)
 	o.Password, o.Token = c.o.Password, xo.Token
 	o.Exists = loc.How == brewery.HowAsked
 	o.DisplayName, o.Initiator = c.o.DisplayName, initiator

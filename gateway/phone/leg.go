@@ -178,6 +178,13 @@ func (l *Leg) Reoffer(r *sip.Reoffer) {
 	if r.SDP == nil {
 		l.last = sip.Offer(l.local)
 		l.local.Version++
+		r.ACK = func(sdp []byte) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if err := l.accepted(sdp); err != nil {
+				l.o.Logger.Warn("answer in the ACK of a re-INVITE is unusable", "err", err)
+			}
+		}
 		r.Answer(l.last.Marshal())
 		return
 	}

@@ -1,0 +1,58 @@
+// Command bench measures the gateway and prints each number as a line
+//
+//	figure <name> <value> <unit> [floor <value>]
+//
+// where a floor was measured in the same run.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+)
+
+// benchmarks by name, in the order in which they run.
+var benchmarks = []struct {
+	name string
+	run  func() error
+}{}
+
+func main() {
+	role := flag.String("role", "", "internal: what a child process does")
+	calls := flag.Int("calls", 20, "internal: calls of a child process")
+	only := flag.String("run", "", "`pattern` of the benchmarks to run")
+	flag.Parse()
+	var err error
+	switch *role {
+	case "":
+		err = runAll(*only)
+	case "floor":
+		err = runFloor(*calls, complexity)
+	default:
+		err = fmt.Errorf("no role %q", *role)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// complexity is the gateway's default of media.opus_complexity.
+const complexity = 5
+
+func runAll(pattern string) error {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	for _, b := range benchmarks {
+		if re.MatchString(b.name) {
+			note("%s", b.name)
+			if err := b.run(); err != nil {
+				return fmt.Errorf("%s: %w", b.name, err)
+			}
+		}
+	}
+	return nil
+}
