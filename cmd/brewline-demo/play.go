@@ -35,7 +35,7 @@ func (s *stage) play(ctx context.Context) error {
 		{"joined", func(e entry) string { return "joined the room as " + e.str("nick") + " (" + e.ms("took") + ")" }},
 		{"invited by Jicofo", func(e entry) string { return "invited by Jicofo (" + e.ms("took") + ")" }},
 		{"media connected", func(e entry) string {
-			return "ICE and DTLS connected, SRTP " + e.str("profile") + " (" + e.ms("took") + ")"
+			return "ICE and DTLS connected, " + e.str("profile") + " (" + e.ms("took") + ")"
 		}},
 		{"answered", func(e entry) string {
 			return "answered, " + e.str("codec") + " (" + e.ms("took") + " after the INVITE)"

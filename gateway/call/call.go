@@ -220,7 +220,7 @@ func (c *Call) publish(state string) {
 }
 
 func (c *Call) run() {
-	c.log.Info("call received", "from", c.o.DisplayName, "to", c.o.Dialog.RequestUser(), "room", c.o.Room.Name)
+	c.log.Info("call received", "from", c.o.DisplayName, "to", c.o.Dialog.RequestUser())
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
 		OnDigit: func(d byte, _ time.Duration) { c.box.post(digitEvent{d}) },
