@@ -16,6 +16,7 @@ import (
 	"brewline/gateway"
 	"brewline/internal/jitsitest"
 	"brewline/internal/siptest"
+	"brewline/internal/tone"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -202,4 +203,12 @@ func (w *world) hear(who string, h interface {
 func (w *world) gone() {
 	w.t.Helper()
 	w.await("no call left", func() bool { return len(w.gw.Snapshot().Calls) == 0 })
+}
+
+// never fails the test if a tone is in what was heard.
+func (w *world) never(who string, pcm []int16, rate, freq int) {
+	w.t.Helper()
+	if share := tone.Level(pcm, rate, freq); share > 0.01 {
+		w.t.Errorf("%s heard %d Hz (%.1f %% of the energy), which is another room's", who, freq, 100*share)
+	}
 }
