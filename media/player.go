@@ -72,6 +72,7 @@ type player struct {
 	recovered  int64 // seq whose predecessor was recovered
 	fecUntil   time.Duration
 	skip, drop int // samples to leave out undecoded, decoded
+	asked      int // samples in a pull
 
 	assessed    time.Duration // when the running assessment began
 	assessments int           // packets in it
@@ -211,6 +212,7 @@ func (p *player) pull(dst []int16, now time.Duration) bool {
 		p.pcm = p.pcm[:copy(p.pcm[:cap(p.pcm)], p.pcm[p.head:])]
 		p.head = 0
 	}
+	p.asked = len(dst)
 	for len(p.pcm) < len(dst) && p.more(now) {
 	}
 	if len(p.pcm) == 0 {
@@ -274,9 +276,33 @@ func (p *player) start(q *packet, now time.Duration) bool {
 	if ticks(q.ts, p.clock) > due && now-q.at < maxBacklog {
 		return false
 	}
+	p.open(q)
+	return true
+}
+
+// open plays from q on. Where packets and pulls are not of one length there is
+// silence before it, as much as keeps later pulls from coming too early.
+func (p *player) open(q *packet) {
 	p.playing, p.next, p.ts, p.owed = true, q.seq, q.ts, 0
 	p.begin(0)
-	return true
+	n := p.dec.Samples(q.data)
+	if n == 0 {
+		return
+	}
+	lead := p.asked - gcd(p.asked, n) - len(p.pcm)
+	for seq := q.seq + 1; lead > 0 && seq <= p.top && p.slots[seq%slots].seq == seq; seq++ {
+		lead -= n
+	}
+	if lead > 0 {
+		clear(p.grow(lead))
+	}
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // startWarm begins with the newest packet that is due; the decoder gets those
@@ -309,8 +335,8 @@ func (p *player) startWarm(due time.Duration) bool {
 		p.next = s.seq + 1
 		p.remove(s)
 	}
-	p.warm, p.playing, p.next, p.ts, p.owed = false, true, from.seq, from.ts, 0
-	p.begin(0)
+	p.warm = false
+	p.open(from)
 	return true
 }
 
