@@ -101,6 +101,7 @@ func (d *Deployment) get(ctx context.Context, n *snapshot, addr string) (string,
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrBalancer, err)
 	}
+	req.Header.Set("User-Agent", "Brewline")
 	res, err := n.client.Do(req)
 	if err != nil {
 		var ue *url.Error
@@ -110,7 +111,9 @@ func (d *Deployment) get(ctx context.Context, n *snapshot, addr string) (string,
 		return "", fmt.Errorf("%w: %w", ErrBalancer, err)
 	}
 	defer res.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 16<<10)) // so that the connection can be used again
+	if 0 <= res.ContentLength && res.ContentLength <= 4<<10 {
+		_, _ = io.Copy(io.Discard, res.Body) // so that the connection can be used again
+	}
 	switch {
 	case res.StatusCode >= 200 && res.StatusCode < 300,
 		// Some servers want no GET here; they are the right servers all the same.

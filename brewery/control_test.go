@@ -53,7 +53,7 @@ func TestControlSession(t *testing.T) {
 		if o.Domain != "auth.meet.example" || o.Username != "gw" || o.Password != "secret" || o.Room != "" {
 			t.Errorf("s1 logged in with %+v", o)
 		}
-		if o.PingInterval != 20*time.Second || o.PingTimeout != 10*time.Second {
+		if o.PingInterval != 10*time.Second || o.PingTimeout != 5*time.Second {
 			t.Errorf("pings every %v, for %v", o.PingInterval, o.PingTimeout)
 		}
 		if o = w.at(urlOf("s2")).last; o.Domain != "meet.example" || o.Username != "" {

@@ -26,8 +26,8 @@ type Options struct {
 // Timers are durations that tests shorten.
 type Timers struct {
 	Connect     time.Duration // one attempt to connect and log in, default 10 s
-	Ping        time.Duration // silence after which a shard is pinged (XEP-0199), default 20 s
-	PingTimeout time.Duration // silence after a ping that ends the session, default 10 s
+	Ping        time.Duration // silence after which a shard is pinged (XEP-0199), default 10 s
+	PingTimeout time.Duration // silence after a ping that ends the session, default 5 s
 	RetryMin    time.Duration // about the first pause before connecting again, default 1 s
 	RetryMax    time.Duration // longest pause, default 8 s
 	Late        time.Duration // how long after the deadline late answers are heard, default 5 s
@@ -51,8 +51,8 @@ func (o Options) withDefaults() Options {
 	}
 	t := &o.Timers
 	def(&t.Connect, 10*time.Second)
-	def(&t.Ping, 20*time.Second)
-	def(&t.PingTimeout, 10*time.Second)
+	def(&t.Ping, 10*time.Second)
+	def(&t.PingTimeout, 5*time.Second)
 	def(&t.RetryMin, time.Second)
 	def(&t.RetryMax, 8*time.Second)
 	def(&t.Late, 5*time.Second)
