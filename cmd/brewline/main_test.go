@@ -61,7 +61,7 @@ func TestWrongConfiguration(t *testing.T) {
 	}
 	code, out, _ := call("check", "-json", "-c", path)
 	var v verdict
-	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitUsage || v.OK || len(v.Problems) != 3 || v.Problems[0].Line != 2 {
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitUsage || v.OK || len(v.Problems) != 3 || v.Problems[2].Line != 2 {
 		t.Errorf("check -json: code %d, %v, %s", code, err, out)
 	}
 }

@@ -28,8 +28,9 @@ func Path(t testing.TB, names ...string) string {
 	missing := strings.Join(names, " or ") + " is not installed: run make deps"
 	if Required() {
 		t.Fatal(missing)
+	} else {
+		t.Skip(missing)
 	}
-	t.Skip(missing)
 	return ""
 }
 
