@@ -25,38 +25,51 @@ func capsHash(query *element) string {
 	for _, k := range query.Kids {
 		switch k.Name {
 		case "identity":
-			ids = append(ids, k.attr("category")+"/"+k.attr("type")+"/"+k.attr("lang")+"/"+k.attr("name")+"<")
+			ids = append(ids, k.attr("category")+"/"+k.attr("type")+"/"+k.attr("lang")+"/"+k.attr("name"))
 		case "feature":
-			features = append(features, k.attr("var")+"<")
+			features = append(features, k.attr("var"))
 		case "x":
 			forms = append(forms, formString(k))
 		}
 	}
-	slices.Sort(ids)
-	slices.Sort(features)
 	slices.Sort(forms)
-	s := strings.Join(ids, "") + strings.Join(features, "") + strings.Join(forms, "")
-	sum := sha1.Sum([]byte(s))
+	sum := sha1.Sum([]byte(joinSorted(ids) + joinSorted(features) + strings.Join(forms, "")))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// joinSorted sorts strings, then ends each with "<": the other way round
+// "muc#rooms" would come before "muc".
+func joinSorted(s []string) string {
+	slices.Sort(s)
+	var b strings.Builder
+	for _, x := range s {
+		b.WriteString(x + "<")
+	}
+	return b.String()
 }
 
 func formString(x *element) string {
 	var form string
-	var fields []string
+	var names []string
+	values := map[string]string{}
 	for _, f := range x.children("field") {
-		var values []string
+		var vs []string
 		for _, v := range f.children("value") {
-			values = append(values, v.Text+"<")
+			vs = append(vs, v.Text)
 		}
-		slices.Sort(values)
-		if f.attr("var") == "FORM_TYPE" {
-			form = strings.Join(values, "")
+		name := f.attr("var")
+		if name == "FORM_TYPE" {
+			form = joinSorted(vs)
 			continue
 		}
-		fields = append(fields, f.attr("var")+"<"+strings.Join(values, ""))
+		names = append(names, name)
+		values[name] = joinSorted(vs)
 	}
-	slices.Sort(fields)
-	return form + strings.Join(fields, "")
+	slices.Sort(names)
+	for _, n := range names {
+		form += n + "<" + values[n]
+	}
+	return form
 }
 
 // discover finds out what a member can do: from the capabilities it announced

@@ -106,7 +106,11 @@ func (j *Jicofo) video(p *participant, sources []Source, asJSON bool) *element {
 	d.add(fb(payloadType(101, "VP9", 90000, 0)))
 	if p.has(featureRTX) {
 		for _, x := range [][2]int{{42, 41}, {96, 100}, {97, 101}, {99, 107}} {
-			d.add(payloadType(x[0], "rtx", 90000, 0).add(parameter("apt", strconv.Itoa(x[1]))))
+			rtx := payloadType(x[0], "rtx", 90000, 0).add(parameter("apt", strconv.Itoa(x[1])))
+			if x[1] != 107 { // as recorded
+				rtx.add(feedback("ccm", "fir"), feedback("nack", ""), feedback("nack", "pli"))
+			}
+			d.add(rtx)
 		}
 	}
 	d.add(hdrExt(11, uriDependency), hdrExt(j.o.MidID, uriMid), hdrExt(3, uriAbsTime))
