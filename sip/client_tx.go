@@ -24,8 +24,8 @@ type hop struct {
 // repeated final responses.
 type clientTx struct {
 	responses chan *sip.Response
-	ack       []byte // set: the transaction is over but for these
-	to        hop
+	ack       []byte // set: the transaction is over but for repetitions of this
+	to        hop    // where it goes: of a 2xx not where the INVITE went
 }
 
 // roundTrip sends req, which has everything but a Via, and returns the final
@@ -35,7 +35,7 @@ func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.R
 	branch := sip.RFC3261BranchMagicCookie + token(16)
 	u.addVia(h, req, branch)
 	key = string(req.Method) + " " + branch
-	tx := &clientTx{responses: make(chan *sip.Response, 8), to: h}
+	tx := &clientTx{responses: make(chan *sip.Response, 8)}
 	u.mu.Lock()
 	if u.closed {
 		u.mu.Unlock()
@@ -100,7 +100,7 @@ func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.R
 			if invite && res.StatusCode >= 300 {
 				ack := u.ackNon2xx(h, req, res)
 				_ = h.f.send(ack, h.addr)
-				keep = u.keepACK(key, ack)
+				keep = u.keepACK(key, ack, h)
 			} else if invite {
 				keep = true // the caller's keepACK follows
 			}
@@ -111,14 +111,14 @@ func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.R
 
 // keepACK leaves an INVITE's transaction registered for timers D and M, to
 // answer repeated final responses with the ACK.
-func (u *UA) keepACK(key string, ack []byte) bool {
+func (u *UA) keepACK(key string, ack []byte, to hop) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	tx := u.clients[key]
 	if tx == nil || u.closed {
 		return false
 	}
-	tx.ack = ack
+	tx.ack, tx.to = ack, to
 	time.AfterFunc(64*u.o.T1, func() { u.forgetClient(key) })
 	return true
 }
@@ -139,15 +139,16 @@ func (u *UA) handleResponse(res *sip.Response) {
 	u.mu.Lock()
 	tx := u.clients[string(cseq.MethodName)+" "+param(via.Params, "branch")]
 	var ack []byte
+	var to hop
 	if tx != nil {
-		ack = tx.ack
+		ack, to = tx.ack, tx.to
 	}
 	u.mu.Unlock()
 	switch {
 	case tx == nil: // late, or a stranger's guess
 	case ack != nil:
 		if res.StatusCode >= 200 {
-			_ = tx.to.f.send(ack, tx.to.addr)
+			_ = to.f.send(ack, to.addr)
 		}
 	default:
 		select {
@@ -184,7 +185,7 @@ func (u *UA) cancel(h hop, req *sip.Request, branch string) {
 	c := derive(req, sip.CANCEL)
 	// The CANCEL has the INVITE's Via, so its transaction is made by hand.
 	key := "CANCEL " + branch
-	tx := &clientTx{responses: make(chan *sip.Response, 8), to: h}
+	tx := &clientTx{responses: make(chan *sip.Response, 8)}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {

@@ -205,7 +205,8 @@ func (d *Dialog) Header(name string) string {
 // Offer returns the session description of the INVITE, nil for a late offer.
 func (d *Dialog) Offer() []byte { return d.offer }
 
-// Done is closed when the dialog has ended, in whatever way.
+// Done is closed when the dialog has ended, in whatever way, right before the
+// last event is delivered.
 func (d *Dialog) Done() <-chan struct{} { return d.done }
 
 // On sets the handler; an event that came before is delivered at once.

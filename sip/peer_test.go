@@ -235,3 +235,7 @@ func tagOf(m gosip.Message) string {
 const offerSDP = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
 
 const answerSDP = "v=0\r\no=- 7 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 41000 RTP/AVP 0\r\n"
+
+func mustUDP(ip string, port uint16) net.Addr {
+	return &net.UDPAddr{IP: net.ParseIP(ip), Port: int(port)}
+}

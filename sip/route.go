@@ -71,7 +71,7 @@ func (d *Dialog) ack(invite *sip.Request, key string) {
 	}
 	d.u.addVia(h, req, sip.RFC3261BranchMagicCookie+token(16))
 	b := []byte(req.String())
-	d.u.keepACK(key, b)
+	d.u.keepACK(key, b, h)
 	_ = h.f.send(b, h.addr)
 }
 
