@@ -23,7 +23,7 @@ type Config struct {
 
 // Gateway describes the process.
 type Gateway struct {
-	Name          string   `toml:"name" restart:"true" default:"brewline" doc:"Name of this gateway, in logs, metrics and the SIP User-Agent."`
+	Name          string   `toml:"name" default:"brewline" doc:"Name of this gateway among others, as statistics show it."`
 	Region        string   `toml:"region" doc:"Jitsi region of this gateway. Jicofo prefers a bridge of this region."`
 	StatsID       string   `toml:"stats_id" derived:"the name" doc:"Value of stats-id in the presence of each call."`
 	MaxCalls      int      `toml:"max_calls" min:"1" default:"200" unit:"calls" doc:"Calls at once. The next caller gets 503 with Retry-After."`
@@ -55,7 +55,7 @@ type SIP struct {
 	Listen        []string `toml:"listen" restart:"true" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
 	Advertise     string   `toml:"advertise" restart:"true" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
 	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
-	UserAgent     string   `toml:"user_agent" restart:"true" derived:"Brewline/version" doc:"Value of the User-Agent and Server headers."`
+	UserAgent     string   `toml:"user_agent" restart:"true" default:"Brewline" doc:"Value of the User-Agent and Server headers. Empty: none."`
 	Headers       Headers  `toml:"headers" doc:"Names of the headers of an INVITE that are read, compared without case; the first one present counts."`
 }
 

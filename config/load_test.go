@@ -74,7 +74,7 @@ url    = "https://meet.example.org/http-bind"
 			DrainTimeout: Duration{time.Hour}, MaskNumbers: "last4"},
 		Log:  Log{Level: "info", Format: "text"},
 		HTTP: HTTP{Listen: "127.0.0.1:8788"},
-		SIP: SIP{Listen: []string{"udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"}, UnknownSource: "reject",
+		SIP: SIP{Listen: []string{"udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"}, UnknownSource: "reject", UserAgent: "Brewline",
 			Headers: Headers{
 				Room:     []string{"Jitsi-Conference-Room", "X-Room-Name"},
 				Password: []string{"Jitsi-Conference-Room-Pass", "X-Room-Pass"},

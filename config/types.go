@@ -55,6 +55,20 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // LogValue hides the secret.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
+// Mask hides as much of a phone number, or of another caller's name, as
+// gateway.mask_numbers wants hidden in logs.
+func (g Gateway) Mask(number string) string {
+	switch g.MaskNumbers {
+	case "none":
+		return number
+	case "last4":
+		if r := []rune(number); len(r) > 4 {
+			return strings.Repeat("*", len(r)-4) + string(r[len(r)-4:])
+		}
+	}
+	return strings.Repeat("*", min(len(number), 3))
+}
+
 // PortRange is a range of ports, both ends included.
 type PortRange struct{ Min, Max int }
 
