@@ -14,7 +14,12 @@ type external struct{ typ, domain string }
 
 func (s *Server) externals() []external {
 	d := "." + s.o.Domain
-	return []external{{"room_metadata", "metadata" + d}, {"av_moderation", "avmoderation" + d}, {"end_conference", "endconference" + d}}
+	return []external{
+		{"room_metadata", "metadata" + d}, {"av_moderation", "avmoderation" + d}, {"end_conference", "endconference" + d},
+		// only announced; what is sent to them is ignored
+		{"speakerstats", "speakerstats" + d}, {"polls", "polls" + d}, {"conference_duration", "conferenceduration" + d},
+		{"breakout_rooms", "breakout" + d},
+	}
 }
 
 // extra handles stanzas to those components.

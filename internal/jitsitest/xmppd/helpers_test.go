@@ -158,8 +158,9 @@ type focus struct {
 	s    *Server
 	conn net.Conn
 	// on gets every stanza that is no conference request.
-	on func(f *focus, e *element)
-	wg sync.WaitGroup
+	on     func(f *focus, e *element)
+	joined bool // in the room that it will be asked for already
+	wg     sync.WaitGroup
 }
 
 func attach(t *testing.T, s *Server, on func(*focus, *element)) *focus {
@@ -209,8 +210,10 @@ func (f *focus) join(room string) {
 
 func (f *focus) handle(e *element) {
 	if c := e.child(nsFocus, "conference"); e.Name == "iq" && e.attr("type") == "set" && c != nil {
-		f.join(c.attr("room"))
-		f.say(resultReply(e, c.with("ready", "true", "focusjid", "focus@"+f.s.o.Focus).add(
+		if !f.joined {
+			f.join(c.attr("room"))
+		}
+		f.say(resultReply(e, c.with("machine-uid", "", "ready", "true", "focusjid", "focus@"+f.s.o.Focus).add(
 			el(nsFocus, "property", "name", "authentication", "value", "false"),
 			el(nsFocus, "property", "name", "sipGatewayEnabled", "value", "true"),
 			el(nsFocus, "property", "name", "visitors-supported", "value", "false"))).encode(nsComponent, nsComponent))

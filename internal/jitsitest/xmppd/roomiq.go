@@ -68,11 +68,18 @@ func (r *room) info() info {
 	}
 	pick(r.membersOnly, "muc_membersonly", "muc_open")
 	pick(r.password != "", "muc_passwordprotected", "muc_unsecured")
+	label := func(text string, f *element) *element { return f.with("label", text) }
 	x := el(nsData, "x", "type", "result").add(
 		field("FORM_TYPE", "hidden", "http://jabber.org/protocol/muc#roominfo"),
-		field("muc#roominfo_meetingId", "text-single", r.meetingID),
-		field("muc#roominfo_created_timestamp", "text-single", strconv.FormatInt(r.created.UnixMilli(), 10)),
-		field("muc#roominfo_occupants", "text-single", strconv.Itoa(len(r.occ))))
+		label("The meeting created_timestamp.", field("muc#roominfo_created_timestamp", "text-single", strconv.FormatInt(r.created.UnixMilli(), 10))),
+		field("muc#roominfo_lang", "text-single", "en"),
+		label("Allow members to invite new members", field("{http://prosody.im/protocol/muc}roomconfig_allowmemberinvites", "boolean", "0")),
+		label("Allow users to invite other users", field("muc#roomconfig_allowinvites", "boolean", "1")),
+		label("Title", field("muc#roomconfig_roomname", "text-single")),
+		field("muc#roomconfig_changesubject", "boolean"),
+		label("Description", field("muc#roominfo_description", "text-single", "")),
+		label("The meeting unique id.", field("muc#roominfo_meetingId", "text-single", r.meetingID)),
+		label("Number of occupants", field("muc#roominfo_occupants", "text-single", strconv.Itoa(len(r.occ)))))
 	if r.lobby != nil {
 		x.add(field("muc#roominfo_lobbyroom", "text-single", r.lobby.jid.String()))
 	}
