@@ -31,6 +31,8 @@ type Options struct {
 	SIP     sip.Options     // timers, for tests
 	Call    call.Timers     // what the configuration does not set, for tests
 	Timers  ConferenceTimers
+	// Transport holds the ICE timers towards the videobridges, for tests.
+	Transport transport.ConferenceOptions
 }
 
 // Gateway is a running process's worth of calls.

@@ -82,10 +82,8 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
-			Transport: transport.ConferenceOptions{
-				Ports: g.bridgePorts, Bind: cfg.Media.Conference.Bind, Advertise: cfg.Media.Conference.Advertise,
-			},
-			Timers: g.conferenceTimers(cfg),
+			Transport: g.transport(cfg),
+			Timers:    g.conferenceTimers(cfg),
 		},
 		Timers: g.callTimers(cfg),
 		Logger: log,
@@ -146,6 +144,12 @@ func displayName(p sip.Party) string {
 		return p.User
 	}
 	return p.Host
+}
+
+func (g *Gateway) transport(cfg *config.Config) transport.ConferenceOptions {
+	o := g.o.Transport
+	o.Ports, o.Bind, o.Advertise = g.bridgePorts, cfg.Media.Conference.Bind, cfg.Media.Conference.Advertise
+	return o
 }
 
 func (g *Gateway) conferenceTimers(cfg *config.Config) conference.Timers {

@@ -212,3 +212,36 @@ func (w *world) never(who string, pcm []int16, rate, freq int) {
 		w.t.Errorf("%s heard %d Hz (%.1f %% of the energy), which is another room's", who, freq, 100*share)
 	}
 }
+
+func contains(s, part string) bool { return strings.Contains(s, part) }
+
+// reload puts the written configuration in force.
+func (w *world) reload() {
+	w.t.Helper()
+	cfg, err := config.Load(w.path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.gw.Reload(cfg); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// hearAll awaits that the last moments of what a phone hears are these tones
+// together, and nothing else.
+func (w *world) hearAll(who string, c *siptest.Call, freqs ...int) {
+	w.t.Helper()
+	w.await(fmt.Sprintf("%s hears %v together", who, freqs), func() bool {
+		pcm := c.Heard()
+		last := pcm[max(0, len(pcm)-c.Rate()/5):]
+		sum := 0.0
+		for _, f := range freqs {
+			share := tone.Level(last, c.Rate(), f)
+			if share < 0.5/float64(len(freqs)) {
+				return false
+			}
+			sum += share
+		}
+		return sum > 0.9
+	})
+}

@@ -40,7 +40,10 @@ type Timers struct {
 	Invite       time.Duration // from company in the room to session-initiate, 30 s
 	Moving       time.Duration // from a session-terminate to what follows, 10 s
 	Disconnected time.Duration // of a transport that may come back, 8 s
+	Failed       time.Duration // of a transport that is gone; Jicofo may know and move us, 2 s
 	Connect      time.Duration // ICE and DTLS, 15 s
+	Ping         time.Duration // silence of the XMPP server before it is asked, 10 s
+	PingTimeout  time.Duration // and then until the session counts as lost, 5 s
 	JoinRetry    time.Duration // before a failed join is tried again, 500 ms
 	FocusRetry   time.Duration // between conference requests for a lost focus, 1 s
 }
@@ -57,7 +60,10 @@ func (t Timers) withDefaults() Timers {
 	set(&t.Invite, 30*time.Second)
 	set(&t.Moving, 10*time.Second)
 	set(&t.Disconnected, 8*time.Second)
+	set(&t.Failed, 2*time.Second)
 	set(&t.Connect, 15*time.Second)
+	set(&t.Ping, 10*time.Second)
+	set(&t.PingTimeout, 5*time.Second)
 	set(&t.JoinRetry, 500*time.Millisecond)
 	set(&t.FocusRetry, time.Second)
 	return t
@@ -110,6 +116,8 @@ type Leg struct {
 	status     string
 	jingle     *jingleSession
 	gen        int
+	lastSID    string // of the last Jingle session, and the source we signalled in it
+	lastSSRC   uint32
 	ssrcs      map[string][]uint32 // by owner, to forget an occupant that left
 	refocus    context.CancelFunc  // repeats the conference request
 	prepared   chan preparedLink
@@ -230,6 +238,7 @@ func (l *Leg) live() error {
 
 	xo := l.o.Session
 	xo.Disco = disco()
+	xo.PingInterval, xo.PingTimeout = l.o.Timers.Ping, l.o.Timers.PingTimeout
 	xo.Logger = l.log
 	xo.Handler = xmpp.Handler{
 		IQ:      func(iq *xmpp.IQ) { l.post(iq) },

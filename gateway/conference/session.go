@@ -124,10 +124,11 @@ func (l *Leg) handleInitiate(iq *xmpp.IQ, j *jingle.Jingle) error {
 	if j.Action == "transport-replace" {
 		// Jicofo keeps our source in this mode; repeating it is refused.
 		action = "transport-accept"
-		if l.jingle != nil {
-			ssrc = l.jingle.ssrc
+		if offer.SID == l.lastSID {
+			ssrc = l.lastSSRC
 		}
 	}
+	l.lastSID, l.lastSSRC = offer.SID, ssrc
 	if l.jingle != nil {
 		l.dropSession("replaced by another session")
 	}
@@ -261,7 +262,7 @@ func (l *Leg) handleTransport(m transportState) {
 	case transport.Disconnected:
 		s.lost.Reset(l.o.Timers.Disconnected)
 	case transport.Failed:
-		l.restart("ICE failed")
+		s.lost.Reset(l.o.Timers.Failed)
 	}
 }
 

@@ -1,0 +1,406 @@
+package gateway_test
+
+import (
+	"testing"
+	"time"
+
+	"brewline/gateway"
+	"brewline/gateway/call"
+	"brewline/gateway/conference"
+	"brewline/internal/jitsitest"
+	"brewline/internal/jitsitest/jicofo"
+	"brewline/internal/jitsitest/lb"
+	"brewline/internal/jitsitest/xmppd"
+	"brewline/internal/siptest"
+)
+
+// quick has every wait for something lost scaled down.
+func quick() gateway.Options {
+	return gateway.Options{
+		Timers: conference.Timers{
+			Moving: 300 * time.Millisecond, Disconnected: 300 * time.Millisecond, Invite: 2 * time.Second,
+			Failed: 150 * time.Millisecond, Ping: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
+			FocusRetry: 50 * time.Millisecond, JoinRetry: 50 * time.Millisecond,
+		},
+		Call: call.Timers{Hunt: 50 * time.Millisecond, HuntMax: 200 * time.Millisecond, RejoinRetry: 50 * time.Millisecond},
+	}
+}
+
+// inCall has a participant and a phone who hear each other.
+func (w *world) inCall(sh *jitsitest.Shard, room string) (*jitsitest.Browser, *siptest.Call) {
+	w.t.Helper()
+	alice := w.browser(sh, room, 440)
+	c := w.call(w.phone(siptest.PhoneOptions{}), room, 1000)
+	w.both(alice, c)
+	return alice, c
+}
+
+func (w *world) both(b *jitsitest.Browser, c *siptest.Call) {
+	w.t.Helper()
+	w.hear("the phone", c, 440)
+	w.hear("the participant", b, 1000)
+}
+
+func (w *world) hangup(c *siptest.Call) {
+	w.t.Helper()
+	if err := c.Hangup(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.gone()
+}
+
+// gateway's own nick in its only call.
+func (w *world) nick() string {
+	w.t.Helper()
+	calls := w.gw.Snapshot().Calls
+	if len(calls) != 1 {
+		w.t.Fatalf("%d calls", len(calls))
+	}
+	return calls[0].Nick
+}
+
+func TestBridgeMoved(t *testing.T) {
+	t.Parallel()
+	for name, method := range map[string]jicofo.ReinviteMethod{
+		"terminate and initiate": jicofo.RestartJingle, "transport-replace": jicofo.ReplaceTransport,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := worldOptions{shards: 1, options: quick()}
+			o.dep.Shard.Bridges = 2
+			w := newWorld(t, o)
+			sh := w.deps[0].Shards[0]
+			alice, c := w.inCall(sh, "moving")
+			if err := sh.Focus.MoveRoom("moving@"+sh.MUC(), method); err != nil {
+				t.Fatal(err)
+			}
+			w.both(alice, c)
+			w.hangup(c)
+		})
+	}
+}
+
+// "moving" is not always followed by anything.
+func TestMovedNowhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "nowhere")
+	nick := w.nick()
+	if err := sh.Focus.Terminate("nowhere@"+sh.MUC(), nick, "success", "moving"); err != nil {
+		t.Fatal(err)
+	}
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+func TestBridgeDies(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, options: quick()}
+	o.dep.Shard.Bridges = 2
+	o.options.Transport.DisconnectedTimeout = 500 * time.Millisecond
+	o.options.Transport.KeepaliveInterval = 100 * time.Millisecond
+	w := newWorld(t, o)
+	sh := w.deps[0].Shards[0]
+	_, c := w.inCall(sh, "crash")
+	room, _ := sh.Focus.Room("crash@" + sh.MUC())
+	for _, p := range room.Participants {
+		if p.Nick == w.nick() {
+			p.Endpoint.Bridge().Crash()
+		}
+	}
+	bob := w.browser(sh, "crash", 700)
+	w.hear("the phone", c, 700)
+	w.hear("the new participant", bob, 1000)
+	w.hangup(c)
+}
+
+// Jicofo dies and nobody else asks for it: the gateway does.
+func TestFocusVanishes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "headless")
+	sh.Focus.Kill()
+	w.both(alice, c) // media goes on
+	if err := sh.Focus.Return(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.await("Jicofo is asked for again", func() bool { return len(sh.Focus.Rooms()) == 1 })
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+// A shard dies under a call: the phone stays up and is taken to where the room
+// comes to life again.
+func TestShardDies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{balancer: true, options: quick()})
+	d := w.deps[0]
+	d.Balancer.Stick("", "phoenix", d.Shards[0].Name)
+	_, c := w.inCall(d.Shards[0], "phoenix")
+	d.Shards[0].Kill()
+	d.Balancer.SetState(d.Shards[0].Name, lb.Down)
+	d.Balancer.Stick("", "phoenix", d.Shards[1].Name)
+	bob := w.browser(d.Shards[1], "phoenix", 700)
+	w.hear("the phone", c, 700)
+	w.hear("the participant", bob, 1000)
+	w.hangup(c)
+}
+
+// A caller who came first sits on one shard while the meeting starts on
+// another: they are taken there.
+func TestLonelyCallerMoves(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{gateway: `alone_answer = "0s"`, options: quick()}
+	w := newWorld(t, o)
+	d := w.deps[0]
+	c := w.call(w.phone(siptest.PhoneOptions{}), "early", 1000)
+	first := d.ShardOf("early")
+	other := d.Shards[0]
+	if other == first {
+		other = d.Shards[1]
+	}
+	alice := w.browser(other, "early", 440)
+	w.both(alice, c)
+	w.await("the first room is left", func() bool { return len(first.XMPP.Occupants("early@"+first.MUC())) <= 1 })
+	if s := w.gw.Snapshot().Calls[0].Shard; s != other.Name {
+		t.Errorf("the call is on %s", s)
+	}
+	w.hangup(c)
+}
+
+func TestBalancerDecides(t *testing.T) {
+	t.Parallel()
+	for name, header := range map[string]bool{"with its header": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := worldOptions{balancer: true, gateway: `alone_answer = "0s"`, options: quick()}
+			w := newWorld(t, o)
+			d := w.deps[0]
+			if !header {
+				for _, sh := range d.Shards {
+					sh.XMPP.Faults().Add(xmppd.Fault{Kind: xmppd.Shard})
+				}
+			}
+			for i, sh := range d.Shards {
+				room := "fresh" + string(rune('a'+i))
+				d.Balancer.Stick("", room, sh.Name)
+				c := w.call(w.phone(siptest.PhoneOptions{}), room, 1000)
+				if at := d.ShardOf(room); at != sh {
+					t.Errorf("%s was opened on %v, web users go to %s", room, at, sh.Name)
+				}
+				alice := w.browser(sh, room, 440)
+				w.both(alice, c)
+				w.await("the shard is known", func() bool { return w.gw.Snapshot().Calls[0].Shard == sh.Name })
+				w.hangup(c)
+			}
+		})
+	}
+}
+
+// BOSH answers that are lost, late or errors cost nothing but time.
+func TestBOSHFaults(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	alice := w.browser(sh, "rough", 440)
+	for _, f := range []xmppd.Fault{
+		{Kind: xmppd.Status, Probability: 0.2},
+		{Kind: xmppd.Drop, Probability: 0.2},
+		{Kind: xmppd.Late, Probability: 0.3, Delay: 50 * time.Millisecond},
+	} {
+		sh.XMPP.Faults().Add(f)
+		c := w.call(w.phone(siptest.PhoneOptions{}), "rough", 1000)
+		w.both(alice, c)
+		w.hangup(c)
+		sh.XMPP.Faults().Clear()
+	}
+}
+
+func TestThreeSpeakers(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1}
+	o.dep.Shard.Jicofo.SourceDelay = 400 * time.Millisecond // RTP comes ahead of its source-add
+	w := newWorld(t, o)
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "trio")
+	bob := w.browser(sh, "trio", 700)
+	w.hearAll("the phone", c, 440, 700)
+	carol := w.browser(sh, "trio", 1900)
+	w.hearAll("the phone", c, 440, 700, 1900)
+	bob.Close() // leaves without a source-remove
+	w.await("bob is gone", func() bool { return len(alice.Others()) == 2 })
+	w.hearAll("the phone", c, 440, 1900)
+	w.hear("carol", carol, 1000)
+	w.hangup(c)
+}
+
+func TestFocusMutes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "hush")
+	room := "hush@" + sh.MUC()
+	if err := sh.Focus.Mute(room, w.nick(), room+"/"+alice.Nick(), true); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the mute is published", func() bool {
+		return contains(alice.PresenceOf(w.nick()), "<audiomuted>true</audiomuted>")
+	})
+	w.speech(c)
+	// The keypad asks for leave to speak.
+	if err := c.DTMF(w.ctx, "*6"); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the unmute is published", func() bool {
+		return contains(alice.PresenceOf(w.nick()), "<audiomuted>false</audiomuted>")
+	})
+	w.hear("the participant", alice, 1000)
+	w.hangup(c)
+}
+
+func TestKickAndDestroy(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(sh *jitsitest.Shard, nick string) error{
+		"kick": func(sh *jitsitest.Shard, nick string) error { return sh.XMPP.Kick("over", nick, "bye") },
+		"destroy": func(sh *jitsitest.Shard, _ string) error {
+			return sh.XMPP.Destroy("over", "", "The meeting has been terminated")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{shards: 1})
+			sh := w.deps[0].Shards[0]
+			_, c := w.inCall(sh, "over")
+			if err := end(sh, w.nick()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case e := <-c.Ended():
+				if !e.ByPeer || !contains(e.Reason, "Q.850;cause=16") {
+					t.Errorf("ended by %+v", e)
+				}
+			case <-w.ctx.Done():
+				t.Fatal("the phone is not hung up on")
+			}
+			w.gone()
+		})
+	}
+}
+
+func TestPhoneCodecs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	alice := w.browser(w.deps[0].Shards[0], "codecs", 440)
+	for _, codec := range []string{"pcmu", "pcma", "g722", "opus"} {
+		for _, late := range []bool{false, true} {
+			c, err := w.phone(siptest.PhoneOptions{Codec: codec}).Call(w.ctx, siptest.CallOptions{
+				URI: w.uri("x"), Headers: map[string]string{"x-room-name": "codecs"}, LateOffer: late, Tone: 1000,
+			})
+			if err != nil {
+				t.Fatalf("%s, late offer %v: %v", codec, late, err)
+			}
+			w.both(alice, c)
+			w.hangup(c)
+		}
+	}
+	c, err := w.phone(siptest.PhoneOptions{Transport: "tcp"}).Call(w.ctx, siptest.CallOptions{
+		URI: "sip:x@" + w.gw.SIPAddrs()[1].String() + ";transport=tcp", Headers: map[string]string{"X-Room-Name": "codecs"}, Tone: 1000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	alice, c := w.inCall(w.deps[0].Shards[0], "hold")
+	if err := c.Hold(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Resume(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+func TestCancelLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	w.browser(sh, "never", 440)
+	sh.Focus.SetSilent(true)
+	a := w.start(w.phone(siptest.PhoneOptions{}), "never", 1000)
+	if err := a.Provisional(w.ctx, 180); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Cancel(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Wait(w.ctx); err == nil {
+		t.Error("a cancelled call was answered")
+	}
+	w.gone()
+	w.await("the room is left", func() bool { return len(sh.XMPP.Occupants("never@"+sh.MUC())) == 2 })
+}
+
+func TestNeverInvited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	w.browser(sh, "silent", 440)
+	sh.Focus.SetSilent(true)
+	e := w.refused(w.phone(siptest.PhoneOptions{}), map[string]string{"X-Room-Name": "silent"})
+	if e.Code != 480 || !contains(e.Headers["Reason"], "never invited") {
+		t.Errorf("%d, Reason %q", e.Code, e.Headers["Reason"])
+	}
+	w.gone()
+}
+
+// A known dead shard costs the callers of the others nothing, and its own
+// callers no wait.
+func TestDeadShard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{options: quick()})
+	d := w.deps[0]
+	d.Shards[2].Kill()
+	w.await("the dead shard is known", func() bool {
+		for _, s := range w.gw.Brewery().Status() {
+			if s.Shard == "shard-3" && s.State == "down" {
+				return true
+			}
+		}
+		return false
+	})
+	alice, c := w.inCall(d.Shards[0], "alive")
+	w.both(alice, c)
+	w.hangup(c)
+	e := w.refused(w.phone(siptest.PhoneOptions{}), map[string]string{"X-Room-Name": "x", "X-Shard": "shard-3"})
+	if e.Code != 480 || !contains(e.Headers["Reason"], "shard-3") {
+		t.Errorf("a call to the dead shard: %d, Reason %q", e.Code, e.Headers["Reason"])
+	}
+}
+
+func TestReloadWhileCalling(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 2})
+	alice, c := w.inCall(w.deps[0].Shards[1], "keep")
+	w.write("shard-2")
+	w.reload()
+	w.both(alice, c)
+	if e := w.refused(w.phone(siptest.PhoneOptions{}), map[string]string{"X-Room-Name": "keep", "X-Shard": "shard-2"}); e.Code != 404 {
+		t.Errorf("a call to a shard that was taken out: %d", e.Code)
+	}
+	w.hangup(c)
+	w.write("")
+	w.reload()
+	w.await("the shard is back", func() bool { return w.gw.Brewery().Up() == 2 })
+	c = w.call(w.phone(siptest.PhoneOptions{}), "keep", 1000)
+	w.both(alice, c)
+	w.hangup(c)
+}
