@@ -79,6 +79,20 @@ func recorded(t *testing.T, file, mark string) (out [][2]string) {
 	return out
 }
 
+// recordedComments reads a capture's free comments, with what follows each.
+func recordedComments(t *testing.T, file string) (out [][2]string) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range strings.Split(string(data), "<!-- ")[1:] {
+		comment, rest, _ := strings.Cut(part, " -->")
+		out = append(out, [2]string{comment, rest})
+	}
+	return out
+}
+
 // relayed makes a client's stanza of what the server relayed of it.
 func relayed(e *element, drop ...string) string {
 	var b strings.Builder
