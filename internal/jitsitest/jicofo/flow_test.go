@@ -124,9 +124,7 @@ func TestConference(t *testing.T) {
 		if alice.saw(func(e *element) bool { return isJingle(e, "source-remove") }) {
 			t.Error("source-remove for a member that left")
 		}
-		if n := len(b.Endpoints("")); n != 0 {
-			t.Errorf("%d endpoints left", n)
-		}
+		await(t, "the endpoints to be gone", func() bool { return len(b.Endpoints("")) == 0 })
 
 		carol := s.member(t, featureAudio)
 		carol.join(room, "cccccccc")
