@@ -152,6 +152,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 
 	if err := c.create(ctx, single); err != nil {
 		c.Abort(err)
+		c.Wait()
 		return nil, err
 	}
 	c.wg.Add(window)
@@ -285,7 +286,6 @@ func (c *Conn) Abort(err error) {
 	c.mu.Lock()
 	c.fail(err)
 	c.mu.Unlock()
-	c.cancel()
 	c.tr.CloseIdleConnections()
 }
 
@@ -305,6 +305,7 @@ func (c *Conn) fail(err error) {
 		err = ErrClosed
 	}
 	c.err = err
+	c.cancel() // nobody will answer the other requests
 	close(c.ended)
 	c.work.Broadcast()
 	c.avail.Broadcast()

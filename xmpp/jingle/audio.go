@@ -67,7 +67,7 @@ func AudioOffer(j *Jingle) (Offer, error) {
 	}
 	o.StartMuted = j.StartMuted != nil && j.StartMuted.Audio
 	for n, c := range j.Contents {
-		if n != i && c.Description != nil {
+		if n != i && c.Description != nil && c.Description.Media == "video" {
 			o.others = append(o.others, Content{Creator: c.Creator, Name: c.Name, Senders: "none",
 				Description: &Description{Media: c.Description.Media, RTCPMux: true}})
 		}
@@ -77,8 +77,8 @@ func AudioOffer(j *Jingle) (Offer, error) {
 
 // Accept answers an offer: session-accept with our source, or
 // transport-accept without it, since Jicofo kept it then and would refuse its
-// SSRC as used. DTLS is ours to begin (setup='active'). Contents other than
-// audio are taken, with nothing to be sent in either direction.
+// SSRC as used. DTLS is ours to begin (setup='active'). A video content, which
+// is offered by mistake only, is taken with nothing to flow in it.
 func Accept(o Offer, a Answer) *Jingle {
 	if a.Action == "" {
 		a.Action = SessionAccept

@@ -123,7 +123,7 @@ type Offer struct {
 	StartMuted             bool
 
 	opusChannels int
-	others       []Content // other media, to be accepted inactive
+	others       []Content // video, to be accepted inactive
 }
 
 // Answer is what we bring to a session-accept or transport-accept.

@@ -42,7 +42,7 @@ type wireJingle struct {
 }
 
 type wireReason struct {
-	Text  string         `xml:"text"`
+	Text  string         `xml:"text,omitempty"`
 	Conds []wireCondName `xml:",any"`
 }
 
