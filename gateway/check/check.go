@@ -88,10 +88,6 @@ func Run(ctx context.Context, cfg *config.Config, o Options, report func(Result)
 	for i := range cfg.Trunks {
 		wg.Go(func() { checkTrunk(ctx, cfg, &cfg.Trunks[i], o, say) })
 	}
-	if len(cfg.Trunks) == 0 {
-		say(Result{Subject: "trunks", Step: "configured", Status: Warn, Detail: "there is none",
-			Remedy: "add a [[trunk]] with the addresses from which your IPBX calls, else every call is refused"})
-	}
 	wg.Wait()
 	return good
 }

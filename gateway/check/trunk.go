@@ -51,6 +51,7 @@ func options(ctx context.Context, cfg *config.Config, t *config.Trunk, o Options
 	ua, err := sip.Listen(ctx, sip.Options{
 		Listen:    []sip.Listener{{Network: "udp", Address: address}, {Network: "tcp", Address: address}},
 		Match:     func(netip.AddrPort) (string, bool) { return "", false },
+		OnInvite:  func(d *sip.Dialog) { d.Reject(480, sip.Reason{Cause: 41, Text: "This is a check"}) },
 		UserAgent: cfg.SIP.UserAgent, UnknownSource: "drop", Logger: o.Logger,
 	})
 	if err != nil {

@@ -1,0 +1,183 @@
+package check_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"brewline/config"
+	"brewline/gateway/check"
+	"brewline/internal/jitsitest"
+	"brewline/internal/jitsitest/jicofo"
+	"brewline/sip"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func shard(t *testing.T, o jitsitest.ShardOptions) *jitsitest.Shard {
+	t.Helper()
+	sh, err := jitsitest.NewShard(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sh.Close() })
+	return sh
+}
+
+// run checks a configuration and returns the results by "subject: step".
+func run(t *testing.T, text string) (bool, map[string]check.Result) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "brewline.toml")
+	if err := os.WriteFile(path, []byte("[media]\nbind = \"127.0.0.1\"\n[sip]\nlisten = [\"udp://127.0.0.1:0\"]\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	got := map[string]check.Result{}
+	good := check.Run(ctx, cfg, check.Options{Timeout: 5 * time.Second}, func(r check.Result) {
+		got[r.Subject+": "+r.Step] = r
+		t.Log(r)
+	})
+	return good, got
+}
+
+func shardTOML(sh *jitsitest.Shard, more string) string {
+	return fmt.Sprintf("[[trunk]]\nname = \"ipbx\"\nmatch = [\"192.0.2.1\"]\n[[shard]]\nname = \"one\"\nurl = %q\ndomain = %q\nheader_value = %q\n%s\n",
+		sh.BOSHURL(), sh.Domain(), sh.Name, more)
+}
+
+func want(t *testing.T, got map[string]check.Result, step string, s check.Status, parts ...string) {
+	t.Helper()
+	r, ok := got["shard one: "+step]
+	if !ok || r.Status != s {
+		t.Errorf("%s is %q, want %q: %s", step, r.Status, s, r.Detail)
+	}
+	for _, p := range parts {
+		if !strings.Contains(r.Detail+r.Remedy, p) {
+			t.Errorf("%s does not say %q: %s", step, p, r)
+		}
+	}
+}
+
+func TestEverythingWorks(t *testing.T) {
+	t.Parallel()
+	o := jitsitest.ShardOptions{Name: "s1"}
+	o.Jicofo.NoAutoOwner = true
+	sh := shard(t, o)
+	good, got := run(t, shardTOML(sh, ""))
+	if !good {
+		t.Error("the check failed")
+	}
+	want(t, got, "reachable", check.OK, `"s1"`)
+	want(t, got, "control login", check.Skip)
+	want(t, got, "call login", check.OK)
+	want(t, got, "conference", check.OK, "ICE and DTLS")
+	for _, r := range sh.XMPP.Rooms() {
+		if n := len(sh.XMPP.Occupants(r.JID)); n > 1 { // Jicofo stays a while
+			t.Errorf("%d occupants are left in the probe's room %s", n, r.JID)
+		}
+	}
+}
+
+func TestCallerWouldBeModerator(t *testing.T) {
+	t.Parallel()
+	sh := shard(t, jitsitest.ShardOptions{Name: "s1"})
+	good, got := run(t, shardTOML(sh, ""))
+	if !good {
+		t.Error("a warning is no failure")
+	}
+	want(t, got, "conference", check.Warn, "moderator", "jicofo.xmpp.trusted-domains", "virtual host")
+}
+
+func TestBroken(t *testing.T) {
+	t.Parallel()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	for _, tt := range []struct {
+		name, step string
+		status     check.Status
+		parts      []string
+		shard      func(sh *jitsitest.Shard) string
+	}{
+		{"nobody there", "reachable", check.Fail, []string{"refused", "firewall"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), sh.BOSHURL(), "http://"+gone.Addr().String()+"/http-bind", 1)
+		}},
+		{"another shard", "reachable", check.Fail, []string{"s1", "header_value"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), `"s1"`, `"s2"`, 1)
+		}},
+		{"not BOSH", "reachable", check.Fail, []string{"http-bind"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), "/http-bind", "/nothing", 1)
+		}},
+		{"wrong domain", "call login", check.Fail, []string{"virtual host"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), sh.Domain(), "other.example", 1)
+		}},
+		{"wrong password", "control login", check.Fail, []string{"prosodyctl register"}, func(sh *jitsitest.Shard) string {
+			return shardTOML(sh, "username = \"brewline\"\npassword = \"wrong\"")
+		}},
+		{"no focus", "conference", check.Fail, []string{"Jicofo"}, func(sh *jitsitest.Shard) string {
+			sh.Focus.Kill()
+			return shardTOML(sh, "")
+		}},
+		{"only hosts open rooms", "conference", check.Warn, []string{"host"}, func(sh *jitsitest.Shard) string {
+			sh.Focus.SetConferencePolicy(func(jicofo.ConferenceRequest) jicofo.Verdict {
+				return jicofo.Verdict{Kind: jicofo.NotAuthorized}
+			})
+			return shardTOML(sh, "")
+		}},
+		{"no way to the bridge", "conference", check.Fail, []string{"videobridge"}, func(sh *jitsitest.Shard) string {
+			sh.Bridges[0].Crash()
+			return shardTOML(sh, "")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			good, got := run(t, tt.shard(shard(t, jitsitest.ShardOptions{Name: "s1"})))
+			if good == (tt.status == check.Fail) {
+				t.Errorf("the verdict is %v", good)
+			}
+			want(t, got, tt.step, tt.status, tt.parts...)
+		})
+	}
+}
+
+func TestTrunks(t *testing.T) {
+	t.Parallel()
+	peer, err := sip.Listen(t.Context(), sip.Options{
+		Listen:   []sip.Listener{{Network: "udp", Address: "127.0.0.1:0"}},
+		OnInvite: func(d *sip.Dialog) { d.Reject(480, sip.Reason{}) },
+		Match:    func(netip.AddrPort) (string, bool) { return "gateway", true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	sh := shard(t, jitsitest.ShardOptions{Name: "s1"})
+	trunk := func(name, address string) string {
+		return fmt.Sprintf("[[trunk]]\nname = %q\nmatch = [\"192.0.2.%d\"]\naddress = %q\n", name, len(name)+1, address)
+	}
+	good, got := run(t, shardTOML(sh, "")+trunk("there", "sip:"+peer.Addrs()[0].String())+
+		trunk("silent", "sip:127.0.0.1:9;transport=tcp"))
+	if good {
+		t.Error("a silent trunk passed")
+	}
+	for name, status := range map[string]check.Status{"ipbx": check.Skip, "there": check.OK, "silent": check.Fail} {
+		if r := got["trunk "+name+": OPTIONS"]; r.Status != status {
+			t.Errorf("trunk %s is %q: %s", name, r.Status, r.Detail)
+		}
+	}
+}
