@@ -9,8 +9,10 @@ import (
 // OpusOptions are the settings of an Opus encoder.
 type OpusOptions struct {
 	Complexity int // libopus' complexity, 1 to 10, default 5
-	Bitrate    int // bit/s, default by rate: 16, 24 and 32 kbit/s at 8, 16 and 48 kHz
-	Loss       int // percent of packets expected to be lost, which sizes the FEC
+	// Bitrate is in bit/s. The default is what libopus needs to send FEC from
+	// 5 % of loss on: 20, 28 and 36 kbit/s at 8, 16 and 48 kHz.
+	Bitrate int
+	Loss    int // percent of packets expected to be lost, which sizes the FEC
 }
 
 // OpusEncoder encodes mono speech with in-band FEC.
@@ -27,11 +29,11 @@ func NewOpusEncoder(rate int, o OpusOptions) (*OpusEncoder, error) {
 	if o.Bitrate == 0 {
 		switch {
 		case rate <= 8000:
-			o.Bitrate = 16000
+			o.Bitrate = 20000
 		case rate <= 16000:
-			o.Bitrate = 24000
+			o.Bitrate = 28000
 		default:
-			o.Bitrate = 32000
+			o.Bitrate = 36000
 		}
 	}
 	e, err := opus.NewEncoder(rate, 1, opus.AppVoIP)
