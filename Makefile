@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -X main.version=$(VERSION)
 
-# The Opus binding needs libopus alone with this tag, not libopusfile.
-export GOFLAGS := $(strip $(GOFLAGS) -tags=nolibopusfile)
+# The Opus binding needs libopus alone with this tag, not libopusfile. The
+# version is stamped above, also where the checkout belongs to somebody else.
+export GOFLAGS := $(strip $(GOFLAGS) -tags=nolibopusfile -buildvcs=false)
 export CGO_ENABLED = 1
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
