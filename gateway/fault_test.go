@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"brewline/brewery"
 	"brewline/gateway"
 	"brewline/gateway/call"
 	"brewline/gateway/conference"
@@ -22,6 +23,10 @@ func quick() gateway.Options {
 			Failed: 150 * time.Millisecond, Ping: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
 			FocusRetry: 50 * time.Millisecond, JoinRetry: 50 * time.Millisecond,
 		},
+		Brewery: brewery.Options{Timers: brewery.Timers{
+			Ping: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
+			RetryMin: 50 * time.Millisecond, RetryMax: 200 * time.Millisecond,
+		}},
 		Call: call.Timers{Hunt: 50 * time.Millisecond, HuntMax: 200 * time.Millisecond, RejoinRetry: 50 * time.Millisecond},
 	}
 }

@@ -37,6 +37,7 @@ type worldOptions struct {
 	balancer bool
 	dep      jitsitest.DeploymentOptions
 	gateway  string // further keys of [gateway]
+	http     string // further keys of [http]
 	trunk    string // further keys of [[trunk]]
 	options  gateway.Options
 }
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 // write writes the configuration; without is a shard to leave out.
 func (w *world) write(without string) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n", w.o.gateway)
+	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n%s\n", w.o.gateway, w.o.http)
 	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n")
 	trunk := w.o.trunk
 	for i, d := range w.deps {
@@ -156,6 +157,8 @@ func (w *world) browser(s *jitsitest.Shard, room string, tone int) *jitsitest.Br
 	w.t.Cleanup(func() { b.Close() })
 	return b
 }
+
+var phoneDefaults siptest.PhoneOptions
 
 func (w *world) phone(o siptest.PhoneOptions) *siptest.Phone {
 	w.t.Helper()
