@@ -57,6 +57,7 @@ type Endpoint struct {
 	inactive  bool
 	reportAt  time.Time
 	stats     Stats
+	tap       func(packet []byte, at time.Time)
 }
 
 func (b *Bridge) newEndpoint(c *conference, id string, o AllocOptions) *Endpoint {

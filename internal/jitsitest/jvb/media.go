@@ -114,6 +114,9 @@ func (b *Bridge) handleRTP(e *Endpoint, p []byte) {
 	e.alive(now)
 	e.stats.countRTP(now)
 	e.stats.sawSSRC(v.ssrc)
+	if e.tap != nil {
+		e.tap(plain, now)
+	}
 	if !v.hasLevel {
 		e.stats.LevelMissing++
 	}
