@@ -21,10 +21,14 @@ type component struct {
 	closed chan struct{} // no stanza is queued any more
 	once   sync.Once
 	done   sync.WaitGroup
+	ended  chan struct{} // closed by the reader when nothing more comes
 }
 
 // sendQueue bounds the stanzas that wait for the server.
 const sendQueue = 4096
+
+// closeTimeout bounds the wait for the server's end of the stream.
+const closeTimeout = time.Second
 
 // dialComponent connects and authenticates.
 func dialComponent(ctx context.Context, addr, name, secret string) (*component, error) {
@@ -34,7 +38,7 @@ func dialComponent(ctx context.Context, addr, name, secret string) (*component, 
 		return nil, fmt.Errorf("component %s: %w", name, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	c := &component{conn: conn, queue: make(chan string, sendQueue), closed: make(chan struct{})}
+	c := &component{conn: conn, queue: make(chan string, sendQueue), closed: make(chan struct{}), ended: make(chan struct{})}
 	err = c.open(name, secret)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -126,7 +130,6 @@ func (c *component) send(e *element) {
 
 func (c *component) write() {
 	defer c.done.Done()
-	defer c.conn.Close()
 	for {
 		select {
 		case s := <-c.queue:
@@ -134,28 +137,31 @@ func (c *component) write() {
 				return
 			}
 		case <-c.closed:
-			for {
-				select {
-				case s := <-c.queue:
-					if !c.writeOut(s) {
-						return
-					}
-				default:
-					c.writeOut("</stream:stream>")
-					return
-				}
+			// What is queued and the end go out at once, so that the server
+			// routes nothing more to us; it then ends its side.
+			var b strings.Builder
+			for len(c.queue) > 0 {
+				b.WriteString(<-c.queue)
 			}
+			if c.writeOut(b.String() + "</stream:stream>") {
+				_ = c.conn.SetReadDeadline(time.Now().Add(closeTimeout))
+			}
+			return
 		}
 	}
 }
 
 func (c *component) writeOut(s string) bool {
 	_ = c.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	_, err := c.conn.Write([]byte(s))
-	return err == nil
+	if _, err := c.conn.Write([]byte(s)); err != nil {
+		_ = c.conn.Close() // which ends the reader
+		return false
+	}
+	return true
 }
 
-// close sends what is queued and ends the connection.
+// close sends what is queued and ends the stream; the reader gets an error
+// when the server has ended it too, at the latest after closeTimeout.
 func (c *component) close() {
 	c.once.Do(func() { close(c.closed) })
 	c.done.Wait()

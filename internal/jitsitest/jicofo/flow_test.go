@@ -227,6 +227,7 @@ func TestDeathAndReturn(t *testing.T) {
 		alice.join(room, "aaaaaaaa")
 		bob.join(room, "bbbbbbbb")
 		sid := alice.jingle("session-initiate").attr("sid")
+		bob.jingle("session-initiate")
 		j.Kill()
 		alice.await("the focus to vanish", func(e *element) bool {
 			return e.Name == "presence" && e.attr("type") == "unavailable" && e.attr("from") == room+"/focus"

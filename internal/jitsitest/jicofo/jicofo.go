@@ -110,7 +110,8 @@ func (j *Jicofo) connect(ctx context.Context) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		go comp.close()
+		_ = comp.conn.Close()
+		comp.close()
 		return errors.New("closed")
 	}
 	j.comp, j.dead = comp, false
@@ -140,6 +141,8 @@ func (j *Jicofo) serve(comp *component, n int) {
 		j.mu.Unlock()
 	}
 	comp.close()
+	_ = comp.conn.Close()
+	close(comp.ended)
 	j.mu.Lock()
 	lost := j.connection == n && j.comp == comp && !j.closed && !j.dead
 	if lost {
@@ -205,6 +208,7 @@ func (j *Jicofo) detach(forGood bool) {
 	j.mu.Unlock()
 	if comp != nil {
 		comp.close()
+		<-comp.ended
 	}
 	j.log.Info("focus gone")
 }
