@@ -1,0 +1,140 @@
+package sip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"brewline/sip"
+)
+
+// The scenarios of testdata/sipp, each played by sipp against a user agent
+// whose owner does what the header field X-Test says.
+func TestSIPp(t *testing.T) {
+	sipp, err := exec.LookPath("sipp")
+	if err != nil {
+		t.Skip("sipp is not installed")
+	}
+	for _, tt := range []struct {
+		scenario, network string
+		calls             int
+		stranger          bool
+	}{
+		{"basic", "udp", 50, false},
+		{"basic", "tcp", 50, false},
+		{"late-offer", "udp", 10, false},
+		{"late-offer", "tcp", 10, false},
+		{"cancel", "udp", 10, false},
+		{"cancel", "tcp", 10, false},
+		{"no-ack", "udp", 5, false},
+		{"hold", "udp", 10, false},
+		{"lossy", "udp", 20, false},
+		{"refused", "udp", 10, false},
+		{"refused", "tcp", 10, false},
+		{"bye-from-us", "udp", 10, false},
+		{"bye-from-us", "tcp", 10, false},
+		{"options", "udp", 10, false},
+		{"options", "tcp", 10, false},
+		{"unknown", "udp", 1, true},
+		{"unknown", "tcp", 1, true},
+	} {
+		t.Run(tt.scenario+" "+tt.network, func(t *testing.T) {
+			t.Parallel()
+			file, err := filepath.Abs(filepath.Join("testdata", "sipp", tt.scenario+".xml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := newUA(t, sippOwner(t), func(o *sip.Options) {
+				o.Match = func(netip.AddrPort) (string, bool) { return "sipp", !tt.stranger }
+			})
+			addr, mode := u.Addrs()[0], "u1"
+			if tt.network == "tcp" {
+				addr, mode = u.Addrs()[1], "t1"
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, sipp, addr.String(), "-sf", file, "-t", mode, "-m", fmt.Sprint(tt.calls), "-r", "100",
+				"-l", "20", "-i", "127.0.0.1", "-s", "phoneMeet", "-nostdin", "-timeout", "30s", "-timeout_error", "-recv_timeout", "10000",
+				"-trace_err", "-trace_screen")
+			cmd.Dir = t.TempDir()
+			if out, err := cmd.CombinedOutput(); err != nil {
+				logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
+				t.Fatalf("%v\n%s\n%s", err, tail(string(logs), 40), tail(string(out), 45))
+			}
+			await(t, "nothing left", func() bool {
+				s := u.Stats()
+				return s.Dialogs+s.ServerTransactions+s.ClientTransactions == 0
+			})
+		})
+	}
+}
+
+func tail(s string, lines int) string {
+	l := strings.Split(s, "\n")
+	return strings.Join(l[max(0, len(l)-lines):], "\n")
+}
+
+func sippOwner(t *testing.T) func(*sip.Dialog) {
+	l := localFor("pcma pcmu")
+	l.Addr, l.Ptime, l.RTCPMux = netip.MustParseAddr("127.0.0.1"), 0, false
+	answer := func(b []byte) []byte {
+		offer, err := sip.ParseSDP(b)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		ans, _, err := sip.Answer(offer, l)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		return ans.Marshal()
+	}
+	return func(d *sip.Dialog) {
+		info := make(chan struct{}, 1)
+		d.On(sip.DialogHandler{
+			Reoffer: func(r *sip.Reoffer) {
+				if err := r.Answer(answer(r.SDP)); err != nil {
+					t.Error(err)
+				}
+			},
+			Info: func(string, []byte) { info <- struct{}{} },
+		})
+		if err := d.Ringing(); err != nil {
+			t.Error(err)
+		}
+		test := d.Header("X-Test")
+		switch test {
+		case "ring":
+			<-d.Done()
+			return
+		case "refuse":
+			if err := d.Reject(404, sip.Reason{Cause: 1, Text: "no such room"}); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		if d.Header("x-room-name") != "standup" {
+			t.Errorf("room %q", d.Header("x-room-name"))
+		}
+		sdp := sip.Offer(l).Marshal()
+		if d.Offer() != nil {
+			sdp = answer(d.Offer())
+		}
+		_, err := d.Answer(context.Background(), sdp)
+		if test == "hangup" {
+			<-info
+			err = d.Bye(context.Background(), sip.Reason{Cause: 16, Text: "the end"})
+		}
+		// Where the ACK is lost on purpose, a BYE may end the call first.
+		if err != nil && !errors.Is(err, sip.ErrNoACK) && !errors.Is(err, sip.ErrEnded) {
+			t.Error(err)
+		}
+	}
+}
