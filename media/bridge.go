@@ -58,7 +58,8 @@ type Bridge struct {
 	pacer  *Pacer
 	worker *worker
 
-	mu         sync.Mutex // held by a tick and by every method
+	mu         sync.Mutex    // held by a tick and by every method
+	now        time.Duration // of the last tick
 	closed     bool
 	muted      bool
 	phoneLeg   PhoneLeg
@@ -295,6 +296,7 @@ func (b *Bridge) tick(d direction, now time.Duration, late int64) (next int64) {
 		b.mu.Unlock()
 		return 0
 	}
+	b.now = now
 	b.drain()
 	period, shift := int64(upPeriod), 0
 	if d == down {

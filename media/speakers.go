@@ -212,44 +212,57 @@ func (k *speakers) dropPlayer(s *source) {
 // choose decides whom to hear at now.
 func (k *speakers) choose(now time.Duration) {
 	for i := 0; i < len(k.chosen); {
-		if s := k.chosen[i]; now-s.lastAt > 5*hysteresis {
+		if s := k.chosen[i]; now-s.lastAt > hysteresis {
 			k.release(s, now)
 		} else {
 			i++
 		}
 	}
-	for _, s := range k.all {
-		if s.chosen || !s.active(now) {
-			continue
-		}
-		if len(k.chosen) < maxChosen {
-			k.take(s, now)
-			continue
-		}
-		weakest := k.chosen[0]
-		for _, c := range k.chosen[1:] {
-			switch a, b := c.active(now), weakest.active(now); {
-			case !a && b, a == b && c.loud < weakest.loud:
-				weakest = c
+	for {
+		var loudest *source
+		for _, s := range k.all {
+			if !s.chosen && s.active(now) && (loudest == nil || s.loud > loudest.loud) {
+				loudest = s
 			}
 		}
-		if !weakest.active(now) ||
-			s.loud >= weakest.loud+louder && now-weakest.chosenAt >= hysteresis {
+		if loudest == nil {
+			return
+		}
+		if len(k.chosen) == maxChosen {
+			weakest := k.weakest(now)
+			if weakest.active(now) &&
+				(loudest.loud < weakest.loud+louder || now-weakest.chosenAt < hysteresis) {
+				return
+			}
 			k.release(weakest, now)
-			k.take(s, now)
+		}
+		if !k.take(loudest, now) {
+			return
 		}
 	}
 }
 
+// weakest is the one of the chosen to give way first.
+func (k *speakers) weakest(now time.Duration) *source {
+	weakest := k.chosen[0]
+	for _, c := range k.chosen[1:] {
+		switch a, b := c.active(now), weakest.active(now); {
+		case !a && b, a == b && c.loud < weakest.loud:
+			weakest = c
+		}
+	}
+	return weakest
+}
+
 // take begins to hear a source. Its kept packets warm up the decoder.
-func (k *speakers) take(s *source, now time.Duration) {
+func (k *speakers) take(s *source, now time.Duration) bool {
 	if s.player == nil {
 		if k.players == maxDecoders {
 			k.dropPlayer(k.leastRecent())
 		}
 		dec, err := codec.NewOpusDecoder(k.rate)
-		if err != nil { // the rate is one of ours
-			return
+		if err != nil { // cannot be: the rate is one of ours
+			return false
 		}
 		s.player = newPlayer(dec, k.rate, opusClock, k.pool, k.stats)
 		k.players++
@@ -269,6 +282,7 @@ func (k *speakers) take(s *source, now time.Duration) {
 	}
 	s.chosen, s.chosenAt = true, now
 	k.chosen = append(k.chosen, s)
+	return true
 }
 
 // leastRecent is the source with a player that was let go longest ago.

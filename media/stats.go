@@ -61,6 +61,9 @@ func (b *Bridge) Stats() Stats {
 	s.Phone.Lost, s.Phone.Jitter = uint64(max(b.up.totalLost(), 0)), b.up.jitterTime()
 	s.Conference.Lost = k.totalLost()
 	for _, c := range k.chosen {
+		if !c.active(b.now) {
+			continue
+		}
 		s.Conference.Jitter = max(s.Conference.Jitter, c.jitterTime())
 		name := b.owners[c.ssrc]
 		if name == "" {
