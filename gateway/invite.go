@@ -47,7 +47,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 	}
 	h := cfg.SIP.Headers
 	hints := brewery.Hints{
-		Trunk: trunk, Room: g.room(d, trunk, h),
+		Trunk: trunk, Room: header(d, h.Room), Number: called(d, trunk),
 		Domain: header(d, h.Domain), Tenant: header(d, h.Tenant),
 	}
 	dep, room, err := g.set.Resolve(hints)
@@ -100,19 +100,13 @@ func (g *Gateway) invite(d *sip.Dialog) {
 	g.calls[id] = call.Start(g.ctx, o)
 }
 
-// room is what the INVITE says of the room: header, called number, default.
-func (g *Gateway) room(d *sip.Dialog, t *config.Trunk, h config.Headers) string {
-	if r := header(d, h.Room); r != "" {
-		return r
+// called is the called number as the trunk's map of rooms may have it.
+func called(d *sip.Dialog, t *config.Trunk) string {
+	user := d.RequestUser()
+	if _, ok := t.Rooms[user]; ok {
+		return user
 	}
-	called := d.RequestUser()
-	if r, ok := t.Rooms[called]; ok {
-		return r
-	}
-	if r, ok := t.Rooms[digits(called)]; ok {
-		return r
-	}
-	return t.DefaultRoom
+	return digits(user)
 }
 
 // digits strips what people put between the digits of a number.

@@ -305,6 +305,8 @@ func (c *Call) handle(e any) {
 		c.wasAnswered(e.err)
 	case elsewhereEvent:
 		c.elsewhere(e)
+	case lateHit:
+		c.steer(e)
 	case digitEvent:
 		c.digit(e.digit)
 	case *sip.Reoffer:

@@ -46,10 +46,39 @@ func (c *Call) located(e locatedEvent) {
 		return
 	}
 	c.cur, c.lastShard = l, l.name
+	if later := e.loc.Later; later != nil && e.loc.How != brewery.HowAsked {
+		c.wg.Go(func() {
+			select {
+			case sh, ok := <-later:
+				if ok {
+					c.box.post(lateHit{l, sh})
+				}
+			case <-l.conf.Done():
+			}
+		})
+	}
 	if err := c.audio.promote(l.audio); err != nil {
 		c.box.end(ending{end: EndNoMedia, detail: err})
 	}
 	c.refresh()
+}
+
+// lateHit is a shard that said after the choice was made that the room lives
+// there.
+type lateHit struct {
+	leg   *leg
+	shard *brewery.Shard
+}
+
+// steer follows a late hit while the chosen shard has not been asked to open
+// the room; after that it would be a split brain either way, and stays an alert.
+func (c *Call) steer(e lateHit) {
+	if e.leg != c.cur || !e.leg.conf.TakeBack() {
+		return
+	}
+	c.log.Info("the room turned out to live elsewhere", "shard", e.shard.Name(), "instead_of", e.leg.name)
+	c.cur = nil
+	c.located(locatedEvent{loc: brewery.Location{Shard: e.shard, How: brewery.HowAsked, URL: e.shard.Config().URL}})
 }
 
 func shardName(s *brewery.Shard) string {

@@ -149,6 +149,7 @@ func endOf(err error) End {
 		{brewery.ErrOwnerDown, EndShardDown},
 		{brewery.ErrUnknownShard, EndUnknownShard},
 		{brewery.ErrNothingUp, EndNoShard},
+		{brewery.ErrCredentials, EndNotAllowed},
 		{brewery.ErrNoRoom, EndNoRoom},
 		{brewery.ErrNoDeployment, EndNoDeployment},
 		{brewery.ErrAmbiguous, EndNoDeployment},

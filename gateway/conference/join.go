@@ -30,6 +30,9 @@ func (l *Leg) attend() error {
 
 // enter gets us into the room, however long the host or the lobby let us wait.
 func (l *Leg) enter() error {
+	if !l.step.CompareAndSwap(nothingRequested, requestSent) && l.step.Load() == takenBack {
+		return errLeft
+	}
 	early := l.o.Exists && l.password == ""
 	for try := 0; ; try++ {
 		var joined chan joinResult

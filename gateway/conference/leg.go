@@ -127,6 +127,7 @@ type Leg struct {
 	mediaTries int         // transports that failed one after another
 
 	usedPrepared atomic.Bool
+	step         atomic.Int32
 }
 
 type preparedLink struct {
@@ -175,6 +176,24 @@ func (l *Leg) Done() <-chan struct{} { return l.done }
 
 // Leave ends the leg in order. It does not wait; Done tells.
 func (l *Leg) Leave() { l.cancel(errLeft) }
+
+// Steps that exclude each other: a leg that has asked Jicofo to open the room
+// is not taken back unseen, and one that was taken back does not ask.
+const (
+	nothingRequested int32 = iota
+	requestSent
+	takenBack
+)
+
+// TakeBack ends a leg that has sent no conference request yet, which would
+// have opened the room on its shard. It returns false when it was too late.
+func (l *Leg) TakeBack() bool {
+	if !l.step.CompareAndSwap(nothingRequested, takenBack) {
+		return false
+	}
+	l.Leave()
+	return true
+}
 
 // SetMuted publishes that the caller is muted or not. When the caller asked
 // for it (and not Jicofo), Jicofo is asked first, since it may refuse.
