@@ -183,8 +183,8 @@ func (j *Jicofo) sendUnavailable(room, status string) {
 func (j *Jicofo) handlePresence(e *element) {
 	from := e.attr("from")
 	room, nick := bareOf(from), resourceOf(from)
-	if j.brewery != nil && room == j.brewery.room {
-		j.brewery.presence(nick, e)
+	if j.brewery != nil && strings.EqualFold(room, j.brewery.room) {
+		j.breweryPresence(j.brewery, nick, e)
 		return
 	}
 	c := j.conferences[j.roomKey(room)]
@@ -216,18 +216,9 @@ func (j *Jicofo) selfPresence(c *conference, e *element) {
 	if c.joined || !hasStatus(e, "110") {
 		return
 	}
-	// A new room is locked until it is configured (XEP-0045 §10.1.2), and
-	// members must see each other's real JIDs.
-	form := el(nsData, "x", "type", "submit").add(
-		el("", "field", "var", "FORM_TYPE", "type", "hidden").add(el("", "value").text("http://jabber.org/protocol/muc#roomconfig")),
-		el("", "field", "var", "muc#roomconfig_whois").add(el("", "value").text("anyone")),
-	)
-	j.request(c.focusJID(), c.room, "set", el(nsMUCOwner, "query").add(form), j.o.ReplyTimeout, func(reply *element) {
+	j.configure(c.room, func(bool) {
 		if c.gone || c.joined {
 			return
-		}
-		if reply.attr("type") != "result" {
-			j.log.Warn("focus cannot configure the room", "room", c.room)
 		}
 		c.joined = true
 		j.log.Info("focus joined", "room", c.room)
@@ -244,6 +235,25 @@ func (j *Jicofo) selfPresence(c *conference, e *element) {
 		for _, p := range slices.Clone(c.members) {
 			j.memberReady(c, p)
 		}
+	})
+}
+
+// configure sets up a room. A new one is locked until it is configured
+// (XEP-0045 §10.1.2), and occupants must see each other's real JIDs.
+func (j *Jicofo) configure(room string, done func(ok bool)) {
+	field := func(name, value string) *element {
+		return el("", "field", "var", name).add(el("", "value").text(value))
+	}
+	form := el(nsData, "x", "type", "submit").add(
+		field("FORM_TYPE", "http://jabber.org/protocol/muc#roomconfig"),
+		field("muc#roomconfig_whois", "anyone"),
+	)
+	j.request(j.user+"/focus", room, "set", el(nsMUCOwner, "query").add(form), j.o.ReplyTimeout, func(reply *element) {
+		ok := reply.attr("type") == "result"
+		if !ok {
+			j.log.Warn("focus cannot configure the room", "room", room)
+		}
+		done(ok)
 	})
 }
 

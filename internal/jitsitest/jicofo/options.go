@@ -75,6 +75,8 @@ type Options struct {
 	// (default 2).
 	DialTimeout time.Duration
 	DialRetries int
+	// NoModeratorChecks lets everybody dial.
+	NoModeratorChecks bool
 
 	// Logger gets one line per state change, default none.
 	Logger *slog.Logger
