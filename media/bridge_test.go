@@ -21,7 +21,7 @@ func TestTonesBothWays(t *testing.T) {
 				phone.pcm = sine(440, phone.rate, 5*time.Second)
 				web := newTalker(t, "opus", testOpusPT, 2, 20)
 				web.levelID = testLevel
-				web.pcm = sine(1000, 48000, 5*time.Second)
+				web.pcm = sine(1000, web.rate, 5*time.Second)
 				c.says(phone, c.phone, 3*time.Millisecond)
 				c.says(web, c.conf, 7*time.Millisecond)
 				c.run(2 * time.Second)

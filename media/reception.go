@@ -46,10 +46,12 @@ type reception struct {
 // place numbers a packet. audio is false for packets whose timestamp does not
 // tell when they were sent, as telephone-events.
 func (r *reception) place(p *rtpPacket, at time.Duration, audio bool) (seq, ts int64, v verdict) {
+	ts = r.ts + int64(int32(p.ts-r.ts32))
+	transit := at - r.when(ts)
 	switch d := int64(int16(p.seq - uint16(r.seq))); {
 	case !r.started:
 		v = restarted
-	case d <= 0 && d > -maxMisorder || d > 0 && d < maxDropout:
+	case d > 0 && d < maxDropout, d <= 0 && d > -maxMisorder && !(audio && r.late.jumps(transit)):
 		seq, r.bad = r.seq+d, -1
 	case r.bad == int32(p.seq):
 		v = restarted
@@ -64,15 +66,14 @@ func (r *reception) place(p *rtpPacket, at time.Duration, audio bool) (seq, ts i
 		}
 		r.seq = 1<<16 + int64(p.seq)
 		r.base, seq = r.seq, r.seq
+		ts, transit = 0, at
 	}
-	ts = r.ts + int64(int32(p.ts-r.ts32))
 	if seq >= r.seq {
 		r.seq, r.ts, r.ts32 = seq, ts, p.ts
 	}
 	r.received++
 	r.lastAt = at
 	if audio {
-		transit := at - r.when(ts)
 		if r.received > 1 {
 			diff := transit - r.lastTransit
 			if diff < 0 {
@@ -156,8 +157,14 @@ const (
 	latenessOld  = 30 * time.Second
 )
 
+// jumps reports whether a transit time is that of another clock.
+func (l *lateness) jumps(transit time.Duration) bool {
+	d := transit - l.last
+	return d > latenessJump || d < -latenessJump
+}
+
 func (l *lateness) note(transit, at time.Duration) {
-	if d := transit - l.last; d > latenessJump || d < -latenessJump || at-l.until > latenessOld {
+	if l.jumps(transit) || at-l.until > latenessOld {
 		*l = lateness{}
 	}
 	l.last = transit

@@ -58,7 +58,7 @@ func TestLoudestThree(t *testing.T) {
 	// The fourth raises their voice, to be heard at once: from then on the
 	// weakest of the others is not.
 	rest := quiet.pcm
-	quiet.pcm = tone.Sine(2100, 48000, time.Duration(len(rest))*time.Second/48000, 0.3)
+	quiet.pcm = tone.Sine(2100, 16000, time.Duration(len(rest))*time.Second/16000, 0.3)
 	c.run(100 * time.Millisecond)
 	if got := c.speakers(); !slices.Contains(got, "13") || len(got) != 3 {
 		t.Fatalf("heard are %v", got)
@@ -88,7 +88,7 @@ func TestWarmStart(t *testing.T) {
 	late := c.web(20, 1000, 0.002, 7*time.Millisecond)
 	c.run(500 * time.Millisecond)
 	before := c.bridge.Stats()
-	late.pcm = tone.Sine(1000, 48000, time.Second, 0.5)
+	late.pcm = tone.Sine(1000, 16000, time.Second, 0.5)
 	for c.bridge.Stats().Decoders == before.Decoders {
 		c.run(10 * time.Millisecond)
 	}
