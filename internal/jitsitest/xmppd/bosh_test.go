@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,14 +79,15 @@ func summary(answer string) string {
 // target is a BOSH service: ours, or the real one.
 type target struct {
 	name, url, domain string
+	ours              *Server // nil: the real one
 }
 
 func targets(t *testing.T) []target {
 	ours := start(t, Options{Domain: "meet.test"})
-	out := []target{{"xmppd", ours.BOSHURL(), "meet.test"}}
+	out := []target{{"xmppd", ours.BOSHURL(), "meet.test", ours}}
 	t.Run("start prosody", func(t2 *testing.T) {
 		p := prosodytest.Start(t, prosodytest.Options{Modules: []string{"ping", "disco"}})
-		out = append(out, target{"prosody", p.BOSHURL(), p.Domain})
+		out = append(out, target{"prosody", p.BOSHURL(), p.Domain, nil})
 	})
 	return out
 }
@@ -233,7 +235,7 @@ func TestBOSHRules(t *testing.T) {
 					}
 					posts = append(posts, send(ctx, x.url, b))
 					if len(st.want) == 0 {
-						x.settle(t, ctx, posts)
+						x.settle(t, ctx, sid, 1003+st.rid, posts)
 						continue
 					}
 					for _, w := range st.want {
@@ -269,13 +271,29 @@ func TestBOSHRules(t *testing.T) {
 }
 
 // settle returns when the server has taken the newest request, which it does not
-// answer: another session's exchange, begun later, is over.
-func (x target) settle(t *testing.T, ctx context.Context, posts []*post) {
+// answer.
+func (x target) settle(t *testing.T, ctx context.Context, sid string, rid int, posts []*post) {
 	t.Helper()
-	// A server with one thread has seen the request by the time it answers
-	// several later ones on connections of their own.
-	for range 3 {
-		x.create(t, ctx, 1)
+	taken := func() bool {
+		x.ours.mu.Lock()
+		defer x.ours.mu.Unlock()
+		bs := x.ours.bosh[sid]
+		return bs.deferred != nil && bs.deferred.rid == int64(rid) ||
+			slices.ContainsFunc(bs.held, func(r *boshRequest) bool { return r.rid == int64(rid) })
+	}
+	if x.ours == nil {
+		// A server with one thread has seen the request by the time it answers
+		// several later ones on connections of their own.
+		for range 3 {
+			x.create(t, ctx, 1)
+		}
+	} else {
+		for !taken() {
+			if ctx.Err() != nil {
+				t.Fatal("request not taken")
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
 	select {
 	case a := <-posts[len(posts)-1].answer:
@@ -347,7 +365,7 @@ func TestBOSHWaitAndInactivity(t *testing.T) {
 	s := start(t, Options{Domain: "meet.test", OpenRoomCreation: true, AnyNick: true,
 		Timing: Timing{MaxWait: 50 * time.Millisecond, Inactivity: 150 * time.Millisecond}})
 	attach(t, s, nil)
-	x := target{"xmppd", s.BOSHURL(), "meet.test"}
+	x := target{"xmppd", s.BOSHURL(), "meet.test", s}
 	ctx := within(t)
 	w := join(t, s, client.Options{})
 	w.conference(s.o.Focus, "r@"+s.o.MUC)
@@ -374,7 +392,7 @@ func TestBOSHWaitAndInactivity(t *testing.T) {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{Domain: "meet.test", Shard: "one", Seed: 7})
-	x := target{"xmppd", s.BOSHURL(), "meet.test"}
+	x := target{"xmppd", s.BOSHURL(), "meet.test", s}
 	ctx := within(t)
 	ping := func(rid int, sid, id string) *post {
 		return send(ctx, x.url, body(sid, rid, "", "<iq xmlns='jabber:client' type='get' id='"+id+"' to='meet.test'><ping xmlns='urn:xmpp:ping'/></iq>"))
@@ -401,7 +419,9 @@ func TestFaults(t *testing.T) {
 	}
 	s.Faults().Add(Fault{Kind: Stall, Match: func(q Request) bool { return q.RID == 1007 }})
 	p := ping(1007, sid, "d")
-	x.settle(t, ctx, []*post{p})
+	for s.Faults().Fired(Stall) == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	s.Faults().Clear()
 	if got := summary(<-p.answer); got != "<iq:d>" {
 		t.Errorf("after the stall: %s", got)

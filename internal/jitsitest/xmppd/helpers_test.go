@@ -176,8 +176,7 @@ func attach(t *testing.T, s *Server, on func(*focus, *element)) *focus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha1.Sum([]byte(h.attr("id") + s.o.ComponentSecret))
-	f.say("<handshake>" + hex.EncodeToString(sum[:]) + "</handshake>")
+	f.say(handshake(h.attr("id"), s.o.ComponentSecret))
 	if e, err := in.element(); err != nil || e.Name != "handshake" {
 		t.Fatalf("handshake: %v %v", e, err)
 	}
@@ -195,6 +194,11 @@ func attach(t *testing.T, s *Server, on func(*focus, *element)) *focus {
 	}()
 	t.Cleanup(f.close)
 	return f
+}
+
+func handshake(id, secret string) string {
+	sum := sha1.Sum([]byte(id + secret))
+	return "<handshake>" + hex.EncodeToString(sum[:]) + "</handshake>"
 }
 
 func (f *focus) close() { _ = f.conn.Close(); f.wg.Wait() }

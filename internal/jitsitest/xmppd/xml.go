@@ -366,7 +366,7 @@ func newElement(t xml.StartElement) *element {
 		case "xmlns":
 		case "xml", nsXML:
 			e.Attrs = append(e.Attrs, attr{"xml:" + a.Name.Local, a.Value})
-		case nsXBOSH:
+		case "xmpp", nsXBOSH:
 			e.Attrs = append(e.Attrs, attr{"xmpp:" + a.Name.Local, a.Value})
 		default: // no protocol of ours has such attributes
 		}
