@@ -111,10 +111,14 @@ func (u *UA) response(f flow, req *sip.Request, r reply) []byte {
 	return []byte(res.String())
 }
 
+// framing are the header fields that only the user agent itself may write.
+var framing = map[string]bool{"via": true, "from": true, "to": true, "call-id": true, "cseq": true, "content-length": true}
+
 // appendHeader adds a header field whose parts may be anything: a name that
-// is no token is left out, control characters in the value become spaces.
+// is no token or would spoil the message is left out, control characters in
+// the value become spaces.
 func appendHeader(m sip.Message, h Header) {
-	if isToken(h.Name) {
+	if isToken(h.Name) && !framing[canonical(h.Name)] {
 		m.AppendHeader(sip.NewHeader(h.Name, clean(h.Value)))
 	}
 }
@@ -275,20 +279,22 @@ var compact = map[string]string{
 	"s": "subject", "t": "to", "u": "allow-events", "v": "via", "x": "session-expires",
 }
 
+// canonical returns a header field's name in lower case and in full.
+func canonical(name string) string {
+	name = strings.ToLower(name)
+	if c := compact[name]; c != "" {
+		return c
+	}
+	return name
+}
+
 // headerValues returns the values of a header field by name, in whatever case
 // or form it was written.
 func headerValues(m interface{ Headers() []sip.Header }, name string) []string {
-	canon := func(n string) string {
-		n = strings.ToLower(n)
-		if c := compact[n]; c != "" {
-			return c
-		}
-		return n
-	}
-	name = canon(name)
+	name = canonical(name)
 	var out []string
 	for _, h := range m.Headers() {
-		if canon(h.Name()) == name {
+		if canonical(h.Name()) == name {
 			out = append(out, h.Value())
 		}
 	}

@@ -52,6 +52,9 @@ func TestSIPp(t *testing.T) {
 			}
 			u := newUA(t, sippOwner(t), func(o *sip.Options) {
 				o.Match = func(netip.AddrPort) (string, bool) { return "sipp", !tt.stranger }
+				if tt.scenario == "lossy" {
+					o.T1, o.T2 = 40*time.Millisecond, 640*time.Millisecond // as the scenario
+				}
 			})
 			addr, mode := u.Addrs()[0], "u1"
 			if tt.network == "tcp" {

@@ -369,9 +369,13 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 	u.stats.received.Add(1)
 	trunk, known := u.o.Match(c.peer)
 	f := flow{ln: c.ln, conn: c, peer: c.peer, trunk: trunk}
-	if known && !u.trunkLimit.allow(c.peer.Addr(), u.now()) {
+	switch {
+	case known && !u.trunkLimit.allow(c.peer.Addr(), u.now()):
 		u.stats.limited.Add(1)
 		return true
+	case !known && !u.strangerLimit.allow(c.peer.Addr(), u.now()):
+		u.stats.dropped.Add(1)
+		return false
 	}
 	switch m := msg.(type) {
 	case *sip.Request:
@@ -383,7 +387,6 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 			u.malformed(f, m, sip.StatusBadRequest, err)
 		case !known:
 			u.refuse(f, m)
-			return false
 		default:
 			u.handleRequest(f, m)
 		}
