@@ -362,6 +362,9 @@ func (j *Jicofo) startAlone(c *conference) {
 			return
 		}
 		c.alone = nil
+		if len(c.members) >= j.o.MinParticipants {
+			return // a new one is still being asked what it can do
+		}
 		for _, p := range c.members {
 			if p.inviting != nil {
 				p.inviting.Stop()
