@@ -20,11 +20,11 @@ func quick() gateway.Options {
 	return gateway.Options{
 		Timers: conference.Timers{
 			Moving: 300 * time.Millisecond, Disconnected: 300 * time.Millisecond, Invite: 2 * time.Second,
-			Failed: 150 * time.Millisecond, Ping: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
+			Failed: 150 * time.Millisecond, Ping: 200 * time.Millisecond, PingTimeout: time.Second,
 			FocusRetry: 50 * time.Millisecond, JoinRetry: 50 * time.Millisecond,
 		},
 		Brewery: brewery.Options{Timers: brewery.Timers{
-			Ping: 200 * time.Millisecond, PingTimeout: 300 * time.Millisecond,
+			Ping: 200 * time.Millisecond, PingTimeout: 2 * time.Second,
 			RetryMin: 50 * time.Millisecond, RetryMax: 200 * time.Millisecond,
 		}},
 		Call: call.Timers{Hunt: 50 * time.Millisecond, HuntMax: 200 * time.Millisecond, RejoinRetry: 50 * time.Millisecond},

@@ -75,6 +75,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		Password:    header(d, h.Password),
 		Credentials: brewery.Credentials{Token: header(d, h.Token), UserID: header(d, h.UserID)},
 		DisplayName: displayName(d.From()),
+		Mask:        cfg.Gateway.Mask,
 		Phone: phone.Options{
 			Codecs: trunk.Codecs, Ptime: trunk.Ptime.Duration, Ports: g.phonePorts,
 			Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,

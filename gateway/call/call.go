@@ -60,6 +60,8 @@ type Options struct {
 	Password    string
 	Credentials brewery.Credentials
 	DisplayName string
+	// Mask hides as much of a number as the operator wants, in logs.
+	Mask func(string) string
 
 	Phone          phone.Options
 	Pacer          *media.Pacer
@@ -130,7 +132,6 @@ type Call struct {
 	hunting   bool
 
 	aloneArmed, aloneMaxArmed bool
-	lastEnd                   ending // why the last leg ended
 	finish                    *ending
 
 	aloneAnswer, aloneMax, hunt, rejoin, watch, farewell *time.Timer
@@ -220,7 +221,7 @@ func (c *Call) publish(state string) {
 }
 
 func (c *Call) run() {
-	c.log.Info("call received", "from", c.o.DisplayName, "to", c.o.Dialog.RequestUser())
+	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.o.Dialog.RequestUser()))
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
 		OnDigit: func(d byte, _ time.Duration) { c.box.post(digitEvent{d}) },

@@ -15,7 +15,7 @@ var (
 	ErrNotAllowed   = errors.New("the shard does not let us into the room")
 	ErrNoFocus      = errors.New("no Jicofo answers on the shard")
 	ErrRoomNotOpen  = errors.New("the room could not be opened")
-	ErrNeverInvited = errors.New("Jicofo never invited us to the conference")
+	ErrNeverInvited = errors.New("never invited by Jicofo to the conference")
 	ErrKicked       = errors.New("kicked from the room")
 	ErrDestroyed    = errors.New("the room was destroyed")
 	ErrSessionLost  = errors.New("the XMPP session was lost")

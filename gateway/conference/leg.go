@@ -139,7 +139,6 @@ type preparedLink struct {
 type (
 	muteCommand   struct{ muted bool }
 	statusCommand struct{ status string }
-	leaveCommand  struct{}
 )
 
 // Start begins a leg. It ends when ctx does, after Leave, or by itself; the
