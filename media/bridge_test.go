@@ -18,13 +18,13 @@ func TestTonesBothWays(t *testing.T) {
 					theirs = 20 // not a length of Opus packets
 				}
 				phone := newTalker(t, name, phonePT(name), 1, theirs)
-				phone.pcm = sine(440, phone.rate, 5*time.Second)
+				phone.pcm = sine(440, phone.rate, 2*time.Second)
 				web := newTalker(t, "opus", testOpusPT, 2, 20)
 				web.levelID = testLevel
-				web.pcm = sine(1000, web.rate, 5*time.Second)
+				web.pcm = sine(1000, web.rate, 2*time.Second)
 				c.says(phone, c.phone, 3*time.Millisecond)
 				c.says(web, c.conf, 7*time.Millisecond)
-				c.run(2 * time.Second)
+				c.run(1200 * time.Millisecond)
 
 				up := listen(t, "opus", 48000, c.conf.rtp, testLevel)
 				hears(t, "videobridge", up.pcm, 48000, 440)

@@ -77,7 +77,7 @@ func TestNetworks(t *testing.T) {
 				return time.Duration(170-i) * 20 * time.Millisecond, false, 1
 			}
 			return 0, false, 1
-		}, 60 * time.Millisecond, 0.05},
+		}, 90 * time.Millisecond, 0.05},
 		{"early by 400 ms at first", func(r *rand.Rand, i int) (time.Duration, bool, int) {
 			if i < 20 {
 				return 0, false, 1
@@ -98,9 +98,9 @@ func TestNetworks(t *testing.T) {
 				} else {
 					k, to = newTalker(t, "pcmu", 0, 1, 20), c.phone
 				}
-				k.pcm = syllables(k.rate, 20*time.Second)
+				k.pcm = syllables(k.rate, 10*time.Second)
 				c.through(k, to, 7, v.net)
-				c.run(12 * time.Second)
+				c.run(8 * time.Second)
 				s, l := c.bridge.Stats(), LegStats{}
 				var heard *ear
 				if from == "bridge" {
@@ -113,10 +113,10 @@ func TestNetworks(t *testing.T) {
 				if l.Delay > v.delay {
 					t.Errorf("delay %v, want at most %v", l.Delay, v.delay)
 				}
-				if share := float64(l.Concealed) / 600; share > v.concealed {
+				if share := float64(l.Concealed) / 400; share > v.concealed {
 					t.Errorf("%.3f concealed, want at most %.3f", share, v.concealed)
 				}
-				whole := syllables(8000, 12*time.Second)
+				whole := syllables(8000, 8*time.Second)
 				if got, want := tone.RMS(heard.pcm[8000:]), tone.RMS(whole[8000:]); math.Abs(got-want) > 2.5 {
 					t.Errorf("%.1f dBFS is heard, of %.1f", got, want)
 				}
@@ -127,13 +127,24 @@ func TestNetworks(t *testing.T) {
 
 // syllables is a harmonic sound that comes and goes four times a second.
 func syllables(rate int, d time.Duration) []int16 {
-	pcm := make([]int16, int(int64(d)*int64(rate)/int64(time.Second)))
+	n := int(int64(d) * int64(rate) / int64(time.Second))
+	second := twoSeconds(rate)
+	pcm := make([]int16, 0, n)
+	for len(pcm) < n {
+		pcm = append(pcm, second[:min(len(second), n-len(pcm))]...)
+	}
+	return pcm
+}
+
+// twoSeconds is what syllables repeats.
+func twoSeconds(rate int) []int16 {
+	pcm := make([]int16, 2*rate)
 	for i := range pcm {
 		at := float64(i) / float64(rate)
 		envelope := max(math.Sin(2*math.Pi*4*at)+0.5, 0.002)
 		s := 0.0
 		for h := 1.0; h <= 6; h++ {
-			s += math.Sin(2*math.Pi*(130+10*math.Sin(at))*h*at+h) / h
+			s += math.Sin(2*math.Pi*(130)*h*at+h) / h
 		}
 		pcm[i] = int16(4000 * envelope * s)
 	}
@@ -160,9 +171,9 @@ func TestFECIsUsed(t *testing.T) {
 			c.conf.ring.Push(b, now, false)
 		}
 	})
-	c.run(20 * time.Second)
+	c.run(12 * time.Second)
 	l := c.bridge.Stats().Conference
-	if int(l.Recovered) < copies-2 || copies < 40 {
+	if int(l.Recovered) < copies-2 || copies < 25 {
 		t.Errorf("%d recovered, %d copies came, %d lost", l.Recovered, copies, l.Lost)
 	}
 	// Without loss the packet of delay that FEC costs is taken out again.
@@ -179,24 +190,24 @@ func TestFECIsUsed(t *testing.T) {
 // Clocks that run apart are followed by leaving out or adding steps, and
 // nothing else is heard of it.
 func TestDrift(t *testing.T) {
-	for _, ppm := range []int{-500, -100, 100, 500} { // 100 is what RFC 3550 expects
+	for _, ppm := range []int{-1500, -200, 200, 1500} {
 		t.Run(fmt.Sprint(ppm), func(t *testing.T) {
 			t.Parallel()
 			c := newCall(t, "pcmu", 20*time.Millisecond)
 			phone, web := newTalker(t, "pcmu", 0, 1, 20), newTalker(t, "opus", testOpusPT, 2, 20)
 			web.levelID = testLevel
-			phone.pcm, web.pcm = syllables(8000, 2*time.Minute), syllables(16000, 2*time.Minute)
+			phone.pcm, web.pcm = syllables(8000, 30*time.Second), syllables(16000, 30*time.Second)
 			period := 20*time.Millisecond - time.Duration(20*ppm)*time.Nanosecond
 			c.every(period, 3*time.Millisecond, func(now time.Duration) { c.phone.ring.Push(phone.packet(), now, false) })
 			c.every(period, 9*time.Millisecond, func(now time.Duration) { c.conf.ring.Push(web.packet(), now, false) })
-			c.run(60 * time.Second)
+			c.run(25 * time.Second)
 			s := c.bridge.Stats()
 			for name, l := range map[string]LegStats{"phone": s.Phone, "videobridge": s.Conference} {
 				t.Logf("%s: %+v", name, l)
 				if l.Delay > 40*time.Millisecond {
 					t.Errorf("%s: delay %v", name, l.Delay)
 				}
-				apart := time.Duration(ppm) * 60 * time.Microsecond
+				apart := time.Duration(ppm) * 25 * time.Microsecond
 				steps := uint64(max(apart, -apart)/(20*time.Millisecond)) + 2
 				if l.Concealed+l.Adjusted > steps {
 					t.Errorf("%s: %d concealed, %d adjusted for %v", name, l.Concealed, l.Adjusted, apart)
@@ -243,7 +254,7 @@ func TestJumps(t *testing.T) {
 			c.run(v.jump(k))
 			sent := len(c.phone.rtp)
 			k.pcm = sine(1300, 16000, time.Minute)
-			say(4 * time.Second)
+			say(3 * time.Second)
 			down := listen(t, "pcma", 0, c.phone.rtp[sent:], 0)
 			hears(t, "after the jump", down.pcm, 8000, 1300)
 			if l := c.bridge.Stats().Conference; l.Delay > 100*time.Millisecond {

@@ -12,7 +12,7 @@ import (
 func (c *call) web(ssrc uint32, freq int, amp float64, offset time.Duration) *talker {
 	k := newTalker(c.t, "opus", testOpusPT, ssrc, 20)
 	k.levelID = testLevel
-	k.pcm = tone.Sine(freq, k.rate, time.Minute, amp)
+	k.pcm = tone.Sine(freq, k.rate, 20*time.Second, amp)
 	c.says(k, c.conf, offset)
 	return k
 }
@@ -155,7 +155,7 @@ func TestManySSRCs(t *testing.T) {
 			c.conf.ring.Push(stranger.packet(), now, false)
 		}
 	})
-	c.run(3 * time.Second)
+	c.run(1500 * time.Millisecond)
 	s := c.bridge.Stats()
 	if s.Sources > maxSources || s.Decoders > maxDecoders {
 		t.Errorf("%d sources, %d decoders", s.Sources, s.Decoders)
