@@ -3,6 +3,7 @@ package call
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,11 @@ type Timers struct {
 	PhoneSilence time.Duration // no packet from the phone, 120 s; negative: never
 	Farewell     time.Duration // longest prompt before the BYE, 6 s
 	Bye          time.Duration // for the last word to the phone, 5 s
+
+	// Of calls that go out of a conference.
+	Invited     time.Duration // from our joining to Jicofo's invitation, 10 s
+	Empty       time.Duration // after the last human left; negative: at once
+	StatusStays time.Duration // of a call that failed, 5 s
 }
 
 func (t Timers) withDefaults() Timers {
@@ -45,6 +51,9 @@ func (t Timers) withDefaults() Timers {
 	set(&t.PhoneSilence, 2*time.Minute)
 	set(&t.Farewell, 6*time.Second)
 	set(&t.Bye, 5*time.Second)
+	set(&t.Invited, 10*time.Second)
+	set(&t.Empty, 5*time.Second)
+	set(&t.StatusStays, 5*time.Second)
 	return t
 }
 
@@ -52,7 +61,8 @@ func (t Timers) withDefaults() Timers {
 // configuration does not change a running call.
 type Options struct {
 	ID          string
-	Dialog      *sip.Dialog
+	Dialog      *sip.Dialog // of a call that came in
+	Out         *Outbound   // of a call that goes out
 	Trunk       string
 	Deployment  *brewery.Deployment
 	Room        brewery.Room
@@ -110,6 +120,8 @@ type Call struct {
 
 	// Owned by run.
 	started   time.Time
+	dialog    *sip.Dialog // nil until a callee has answered
+	out       *outbound   // nil if the call came in
 	phone     *phone.Leg
 	bridge    *media.Bridge
 	audio     *audio
@@ -134,7 +146,9 @@ type Call struct {
 	aloneArmed, aloneMaxArmed bool
 	finish                    *ending
 
-	aloneAnswer, aloneMax, hunt, rejoin, watch, farewell *time.Timer
+	emptyArmed bool
+
+	aloneAnswer, aloneMax, hunt, rejoin, watch, farewell, invited, empty *time.Timer
 }
 
 type answerState int
@@ -188,16 +202,27 @@ func Start(ctx context.Context, o Options) *Call {
 		ctx: ctx, cancel: cancel, done: make(chan struct{}), started: time.Now(),
 		aloneAnswer: stoppedTimer(), aloneMax: stoppedTimer(), hunt: stoppedTimer(),
 		rejoin: stoppedTimer(), watch: stoppedTimer(), farewell: stoppedTimer(),
+		invited: stoppedTimer(), empty: stoppedTimer(),
 	}
 	c.publish("locating")
-	o.Dialog.On(sip.DialogHandler{
+	if o.Out != nil {
+		c.out = &outbound{Outbound: *o.Out}
+	} else {
+		c.dialog = o.Dialog
+		c.dialog.On(c.handler())
+	}
+	go c.run()
+	return c
+}
+
+// handler posts what happens in the dialog.
+func (c *Call) handler() sip.DialogHandler {
+	return sip.DialogHandler{
 		Cancelled: func() { c.box.end(ending{end: EndCancelled, phoneGone: true}) },
 		Bye:       func(sip.Reason) { c.box.end(ending{end: EndCallerHungUp, phoneGone: true}) },
 		Lost:      func(err error) { c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true}) },
 		Reoffer:   func(r *sip.Reoffer) { c.box.post(r) },
-	})
-	go c.run()
-	return c
+	}
 }
 
 // Done is closed when the call has ended and released everything.
@@ -221,24 +246,33 @@ func (c *Call) publish(state string) {
 }
 
 func (c *Call) run() {
-	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.o.Dialog.RequestUser()))
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
 		OnDigit: func(d byte, _ time.Duration) { c.box.post(digitEvent{d}) },
 	})
 	c.audio = &audio{bridge: c.bridge}
-	po := c.o.Phone
-	po.Audio, po.Logger = c.bridge, c.log
-	p, err := phone.Accept(c.o.Dialog, po)
-	if err != nil {
-		c.box.end(ending{end: phoneEnd(err), detail: err})
+	if c.out == nil {
+		c.takeIn()
 	} else {
-		c.phone = p
-		c.locate()
+		c.goOut()
 	}
 	for c.step() {
 	}
 	c.cleanup()
+}
+
+// takeIn begins a call that came in.
+func (c *Call) takeIn() {
+	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.dialog.RequestUser()))
+	po := c.o.Phone
+	po.Audio, po.Logger = c.bridge, c.log
+	p, err := phone.Accept(c.dialog, po)
+	if err != nil {
+		c.box.end(ending{end: phoneEnd(err), detail: err})
+		return
+	}
+	c.phone = p
+	c.locate()
 }
 
 // step handles what comes next; false when the call is over.
@@ -262,6 +296,10 @@ func (c *Call) step() bool {
 		c.locate()
 	case <-c.watch.C:
 		c.watchPhone()
+	case <-c.invited.C:
+		c.box.end(ending{end: EndNeverInvited})
+	case <-c.empty.C:
+		c.box.end(ending{end: EndEmpty})
 	case <-c.farewell.C:
 		return false
 	case <-c.ctx.Done():
@@ -273,7 +311,7 @@ func (c *Call) step() bool {
 // terminate begins the end; false when nothing is left to wait for.
 func (c *Call) terminate(e ending, events []any) bool {
 	if c.finish != nil {
-		if e.phoneGone {
+		if e.phoneGone && !c.finish.phoneGone {
 			c.finish.phoneGone = true
 			return false
 		}
@@ -281,8 +319,14 @@ func (c *Call) terminate(e ending, events []any) bool {
 	}
 	c.finish = &e
 	c.publish("ending")
-	for _, t := range []*time.Timer{c.aloneAnswer, c.aloneMax, c.hunt, c.rejoin, c.watch} {
+	for _, t := range []*time.Timer{c.aloneAnswer, c.aloneMax, c.hunt, c.rejoin, c.watch, c.invited, c.empty} {
 		t.Stop()
+	}
+	if c.out != nil {
+		if stay := c.outEnd(e); stay > 0 && c.ctx.Err() == nil {
+			c.farewell.Reset(stay)
+			return true
+		}
 	}
 	for _, l := range c.legs {
 		l.conf.Leave()
@@ -310,8 +354,16 @@ func (c *Call) handle(e any) {
 		c.steer(e)
 	case digitEvent:
 		c.digit(e.digit)
+	case dialedEvent:
+		c.dialed(e)
+	case progressEvent:
+		c.progress(e.code)
 	case *sip.Reoffer:
-		c.phone.Reoffer(e)
+		if c.phone != nil {
+			c.phone.Reoffer(e)
+		} else {
+			e.Reject(491)
+		}
 	}
 }
 
@@ -325,13 +377,14 @@ func (c *Call) cleanup() {
 	for _, l := range c.legs {
 		<-l.conf.Done()
 	}
+	c.cancel()
+	c.wg.Wait()
+	c.dropLateAnswer()
 	stats := c.bridge.Stats()
 	if c.phone != nil {
 		c.phone.Close()
 	}
 	c.bridge.Close()
-	c.cancel()
-	c.wg.Wait()
 	s := Summary{
 		ID: c.o.ID, Trunk: c.o.Trunk, Deployment: c.o.Deployment.Name(), End: e.end,
 		Shard: c.lastShard, Started: c.started, Answered: c.answered, Ended: time.Now(),
@@ -352,23 +405,23 @@ func (c *Call) cleanup() {
 }
 
 func (c *Call) sayEnd(e ending) {
-	if e.phoneGone {
+	if e.phoneGone || c.dialog == nil {
 		return
 	}
 	o := e.end.Outcome()
-	if c.answer == unanswered {
+	if c.out == nil && c.answer == unanswered {
 		var extra []sip.Header
 		if o.Retry {
 			extra = append(extra, sip.Header{Name: "Retry-After", Value: "10"})
 		}
-		if err := c.o.Dialog.Reject(o.Code, e.end.reason(e.detail), extra...); err != nil {
+		if err := c.dialog.Reject(o.Code, e.end.reason(e.detail), extra...); err != nil {
 			c.log.Debug("final response not sent", "err", err)
 		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
 	defer cancel()
-	if err := c.o.Dialog.Bye(ctx, e.end.reason(e.detail)); err != nil {
+	if err := c.dialog.Bye(ctx, e.end.reason(e.detail)); err != nil {
 		c.log.Debug("BYE not answered", "err", err)
 	}
 }
@@ -387,5 +440,10 @@ func stoppedTimer() *time.Timer {
 	return t
 }
 
-// initiator is what Jigasi tells about a call that came in.
-var initiator = []xmpp.Header{{Name: "JigasiCallDirection", Value: "in"}}
+// initiator is what Jigasi tells about a call in its presence.
+func (c *Call) initiator() []xmpp.Header {
+	if c.out == nil {
+		return []xmpp.Header{{Name: "JigasiCallDirection", Value: "in"}}
+	}
+	return append(slices.Clone(c.out.Headers), xmpp.Header{Name: "JigasiCallDirection", Value: "out"})
+}

@@ -101,7 +101,7 @@ func (c *Call) startLeg(sh *brewery.Shard, loc brewery.Location) (*leg, error) {
 	o.Focus, o.FocusNick = c.o.Deployment.Focus(sh)
 	o.Password, o.Token = c.o.Password, xo.Token
 	o.Exists = loc.How == brewery.HowAsked
-	o.DisplayName, o.Initiator = c.o.DisplayName, initiator
+	o.DisplayName, o.Initiator = c.o.DisplayName, c.initiator()
 	o.Audio = l.audio
 	o.Logger = c.log.With("shard", l.name)
 	o.On = func(e conference.Event) { c.box.post(legEvent{l, e}) }
@@ -168,6 +168,9 @@ func (c *Call) note(l *leg, e conference.Event) {
 }
 
 func (c *Call) curEvent(l *leg, e conference.Event) {
+	if c.out != nil {
+		c.outEvent(l, e)
+	}
 	switch e := e.(type) {
 	case conference.Requested:
 		if l.shard == nil {
@@ -175,7 +178,7 @@ func (c *Call) curEvent(l *leg, e conference.Event) {
 		}
 	case conference.Waiting:
 		c.waiting = e.For
-		if e.For == conference.WaitLobby {
+		if e.For == conference.WaitLobby && c.out == nil {
 			c.accept()
 		}
 	case conference.Joined:
@@ -191,7 +194,9 @@ func (c *Call) curEvent(l *leg, e conference.Event) {
 	case conference.OccupantsChanged:
 		c.watchAlone()
 	case conference.MediaUp:
-		c.accept()
+		if c.out == nil {
+			c.accept()
+		}
 	case conference.Muted:
 		c.setMuted(e.Muted)
 	case conference.Ended:
@@ -217,6 +222,10 @@ func (c *Call) lost(why ending) {
 	now := time.Now()
 	if c.lostAt.IsZero() {
 		c.lostAt = now
+	}
+	if c.out != nil && c.answer != isAnswered {
+		c.box.end(why)
+		return
 	}
 	unansweredOut := c.answer == unanswered && (c.rejoins >= unansweredRejoins || !rejoinsUnanswered(why))
 	if !retryable(why.end) || unansweredOut || now.Sub(c.lostAt) > c.t.Rejoin {
@@ -288,6 +297,10 @@ func (c *Call) alone() bool {
 // watchAlone starts and stops what a caller who is alone is given: an answer
 // after a while, questions to the other shards, an end.
 func (c *Call) watchAlone() {
+	if c.out != nil {
+		c.watchHumans()
+		return
+	}
 	if !c.alone() {
 		c.stopAlone()
 		if c.look != nil && c.cur != nil && c.cur.joined {

@@ -46,6 +46,14 @@ const (
 	EndAlone          End = "alone"
 	EndConferenceLost End = "conference_lost"
 	EndShutdown       End = "shutdown"
+	EndEmpty          End = "last_human_left"
+	EndHungUpByRoom   End = "hung_up_by_room"
+	EndNumberRefused  End = "number_refused"
+	EndDialLate       End = "dial_too_late"
+	EndCalleeBusy     End = "callee_busy"
+	EndCalleeRejected End = "callee_rejected"
+	EndCalleeNoAnswer End = "callee_no_answer"
+	EndCalleeFailed   End = "callee_failed"
 	EndInternal       End = "internal"
 )
 
@@ -92,6 +100,14 @@ var outcomes = map[End]Outcome{
 	EndAlone:          {480, 19, "Nobody else joined the conference", false, media.PromptEnded},
 	EndConferenceLost: {480, 41, "The conference was lost", false, media.PromptEnded},
 	EndShutdown:       {503, 42, "The gateway is being shut down", true, promptNone},
+	EndEmpty:          {480, 16, "The last human left the conference", false, promptNone},
+	EndHungUpByRoom:   {480, 16, "Hung up by the conference", false, promptNone},
+	EndNumberRefused:  {403, 21, "The number may not be dialled", false, promptNone},
+	EndDialLate:       {480, 102, "Jicofo's request was answered too late", false, promptNone},
+	EndCalleeBusy:     {486, 17, "The callee is busy", false, promptNone},
+	EndCalleeRejected: {480, 21, "The callee refused the call", false, promptNone},
+	EndCalleeNoAnswer: {480, 19, "The callee did not answer", false, promptNone},
+	EndCalleeFailed:   {480, 41, "The callee could not be reached", false, promptNone},
 	EndInternal:       {500, 41, "Internal error", false, promptNone},
 }
 

@@ -30,11 +30,11 @@ func phoneEnd(err error) End {
 
 // ring tells the caller that the room was found.
 func (c *Call) ring() {
-	if c.ringing || c.answer != unanswered {
+	if c.out != nil || c.ringing || c.answer != unanswered {
 		return
 	}
 	c.ringing = true
-	if err := c.o.Dialog.Ringing(); err != nil {
+	if err := c.dialog.Ringing(); err != nil {
 		c.log.Debug("180 not sent", "err", err)
 	}
 }

@@ -10,7 +10,10 @@ type (
 	// Requested: Jicofo answered the conference request and holds the room.
 	Requested struct{}
 	// Waiting: the leg cannot join yet and goes on trying.
-	Waiting struct{ For WaitFor }
+	Waiting struct {
+		For  WaitFor
+		Nick string // ours, in the room or its lobby
+	}
 	// Joined: we are an occupant. Events about occupants follow.
 	Joined struct {
 		Nick string

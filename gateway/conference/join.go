@@ -130,7 +130,7 @@ func (l *Leg) request() error {
 		case errors.Is(err, xmpp.ErrNotAuthorized):
 			if !waiting {
 				waiting = true
-				l.o.On(Waiting{For: WaitHost})
+				l.o.On(Waiting{For: WaitHost, Nick: l.nick})
 			}
 		case errors.Is(err, xmpp.ErrNoFocus):
 			return errorf(ErrNoFocus, err)
@@ -186,7 +186,7 @@ func (l *Leg) presence() xmpp.OwnPresence {
 
 // lobby waits until a moderator lets us in; the next join then succeeds.
 func (l *Leg) lobby(refused *xmpp.JoinError) error {
-	l.o.On(Waiting{For: WaitLobby})
+	l.o.On(Waiting{For: WaitLobby, Nick: l.nick})
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.Timers.LobbyWait)
 	defer cancel()
 	lobby, err := l.xs.EnterLobby(ctx, xmpp.LobbyOptions{

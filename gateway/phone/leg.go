@@ -63,14 +63,8 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 			return nil, fmt.Errorf("local address towards %s: %w", d.Source(), err)
 		}
 	}
-	known := sip.KnownCodecs()
-	l := &Leg{o: o, d: d}
-	l.local = sip.Local{Addr: advertise, DTMF: true, Ptime: o.Ptime, Direction: sip.SendRecv}
-	for _, name := range o.Codecs {
-		if c, ok := known[name]; ok {
-			l.local.Codecs = append(l.local.Codecs, c)
-		}
-	}
+	l := newLeg(o, advertise)
+	l.d = d
 	var offer *sip.SDP
 	if raw := d.Offer(); len(raw) > 0 {
 		var err error
@@ -78,19 +72,39 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 			return nil, fmt.Errorf("%w: %w", ErrOffer, err)
 		}
 	}
-	conn, err := transport.OpenPhone(transport.PhoneOptions{Ports: o.Ports, Bind: o.Bind, Logger: o.Logger})
-	if err != nil {
+	if err := l.open(); err != nil {
 		return nil, err
 	}
-	l.conn = conn
-	l.local.Port, l.local.RTCPPort = conn.Port(), conn.RTCPPort()
 	if offer != nil {
 		if _, err := l.negotiate(offer); err != nil {
-			conn.Close()
+			l.conn.Close()
 			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// newLeg has everything but its sockets.
+func newLeg(o Options, advertise netip.Addr) *Leg {
+	l := &Leg{o: o}
+	l.local = sip.Local{Addr: advertise, DTMF: true, Ptime: o.Ptime, Direction: sip.SendRecv}
+	known := sip.KnownCodecs()
+	for _, name := range o.Codecs {
+		if c, ok := known[name]; ok {
+			l.local.Codecs = append(l.local.Codecs, c)
+		}
+	}
+	return l
+}
+
+func (l *Leg) open() error {
+	conn, err := transport.OpenPhone(transport.PhoneOptions{Ports: l.o.Ports, Bind: l.o.Bind, Logger: l.o.Logger})
+	if err != nil {
+		return err
+	}
+	l.conn = conn
+	l.local.Port, l.local.RTCPPort = conn.Port(), conn.RTCPPort()
+	return nil
 }
 
 // negotiate answers an offer and keeps what was agreed; mu may be held or not

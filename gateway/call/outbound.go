@@ -1,0 +1,244 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"brewline/brewery"
+	"brewline/gateway/conference"
+	"brewline/gateway/phone"
+	"brewline/sip"
+	"brewline/xmpp"
+)
+
+// DialRequest is what asked for the call; brewery.DialRequest implements it.
+// Ref or Refuse takes effect once.
+type DialRequest interface {
+	Ref(occupant xmpp.JID) error
+	Refuse(condition, text string) error
+}
+
+// Target is one way to reach the callee, tried in order.
+type Target struct {
+	Trunk string
+	Dial  phone.DialOptions // Audio, Handler, Progress and Logger are the call's
+}
+
+// Outbound makes a call one that goes out of a conference.
+type Outbound struct {
+	Request DialRequest
+	Shard   *brewery.Shard
+	Room    xmpp.JID // as the request names it
+	To      string   // normalised number, shown to the conference
+	Headers []xmpp.Header
+	Targets []Target
+	// Refused says why the number must not be dialled: the conference is told,
+	// the phone never rings, and no other gateway is to be asked.
+	Refused error
+}
+
+// outbound is the state of a call that goes out.
+type outbound struct {
+	Outbound
+	reffed  bool
+	target  int
+	ringing bool // a 18x came: no other trunk is tried
+	dialing context.CancelFunc
+	failed  string // status word of a call that failed
+}
+
+type (
+	dialedEvent struct {
+		leg *phone.Leg
+		err error
+	}
+	progressEvent struct{ code int }
+)
+
+// goOut begins a call that goes out: the conference leg joins the room on the
+// shard that asked, never by search.
+func (c *Call) goOut() {
+	c.log.Info("asked to dial", "to", c.o.Mask(c.out.To))
+	sh := c.out.Shard
+	c.located(locatedEvent{loc: brewery.Location{Shard: sh, How: brewery.HowTold, URL: sh.Config().URL}})
+}
+
+// outEvent follows the conference leg of a call that goes out.
+func (c *Call) outEvent(l *leg, e conference.Event) {
+	switch e := e.(type) {
+	case conference.Waiting:
+		if e.For == conference.WaitLobby {
+			c.ref(e.Nick)
+		}
+	case conference.Joined:
+		c.ref(e.Nick)
+	case conference.Invited:
+		c.invited.Stop()
+		if c.out.dialing == nil && c.answer == unanswered {
+			c.dial()
+		}
+	}
+}
+
+// ref tells Jicofo that the call was taken: from here on no other gateway may
+// be asked, since the phone may ring.
+func (c *Call) ref(nick string) {
+	if c.out.reffed {
+		return
+	}
+	c.out.reffed = true
+	if err := c.out.Request.Ref(c.out.Room.WithResource(nick)); err != nil {
+		// Too late: Jicofo has asked another gateway.
+		c.box.end(ending{end: EndDialLate, detail: err})
+		return
+	}
+	if c.out.Refused != nil {
+		c.box.end(ending{end: EndNumberRefused, detail: c.out.Refused})
+		return
+	}
+	c.invited.Reset(c.t.Invited)
+}
+
+// dial calls the phone over the next trunk.
+func (c *Call) dial() {
+	t := c.out.Targets[c.out.target]
+	ctx, cancel := context.WithCancel(c.ctx)
+	c.out.dialing = cancel
+	o := t.Dial
+	o.Audio, o.Logger = c.bridge, c.log
+	o.Handler = c.handler()
+	o.Progress = func(code int) { c.box.post(progressEvent{code}) }
+	c.log.Info("dialling", "to", c.o.Mask(c.out.To), "over", t.Trunk)
+	c.cur.conf.SetStatus("Calling")
+	c.answer = answering
+	c.wg.Go(func() {
+		leg, err := phone.Dial(ctx, o)
+		c.box.post(dialedEvent{leg, err})
+	})
+}
+
+func (c *Call) progress(code int) {
+	if code == 180 || code == 183 {
+		if !c.out.ringing && c.cur != nil {
+			c.log.Info("ringing", "code", code)
+			c.cur.conf.SetStatus("Ringing")
+		}
+		c.out.ringing = true
+	}
+}
+
+// dialed follows the end of an attempt to reach the phone.
+func (c *Call) dialed(e dialedEvent) {
+	c.out.dialing()
+	if e.err == nil {
+		c.phone = e.leg
+		c.dialog = e.leg.Dialog()
+		c.wasAnswered(nil)
+		return
+	}
+	c.answer = unanswered
+	trunk := c.out.Targets[c.out.target].Trunk
+	c.log.Warn("not reached", "over", trunk, "err", e.err)
+	if !c.out.ringing && unreachable(e.err) && c.out.target+1 < len(c.out.Targets) && c.cur != nil {
+		c.out.target++
+		c.dial()
+		return
+	}
+	var end End
+	end, c.out.failed = calleeEnd(e.err)
+	c.box.end(ending{end: end, detail: e.err, phoneGone: true})
+}
+
+// unreachable says whether another trunk may do better: not if the callee
+// itself said no.
+func unreachable(err error) bool {
+	var s *sip.StatusError
+	if errors.As(err, &s) {
+		return s.Code == 408 || s.Code >= 500 && s.Code < 600
+	}
+	return errors.Is(err, sip.ErrUnreachable)
+}
+
+// calleeEnd is the end and the word that web clients show for a refusal.
+func calleeEnd(err error) (End, string) {
+	var s *sip.StatusError
+	if !errors.As(err, &s) {
+		return EndCalleeFailed, "Disconnected"
+	}
+	switch s.Code {
+	case 486, 600:
+		return EndCalleeBusy, "Busy"
+	case 403, 603, 607, 608:
+		return EndCalleeRejected, "Rejected"
+	case 408, 480, 487:
+		return EndCalleeNoAnswer, "Ignored"
+	}
+	return EndCalleeFailed, "Rejected"
+}
+
+// watchHumans ends a call out of a conference when the last human has left.
+func (c *Call) watchHumans() {
+	if c.out == nil || c.cur == nil || !c.cur.joined {
+		return
+	}
+	if c.cur.occ.Humans > 0 {
+		c.empty.Stop()
+		c.emptyArmed = false
+	} else if !c.emptyArmed {
+		c.emptyArmed = true
+		c.empty.Reset(c.t.Empty)
+	}
+}
+
+// outEnd says the last word of a call that goes out: to Jicofo while it still
+// waits for an answer, else to the conference by a status that stays a while.
+func (c *Call) outEnd(e ending) (stay time.Duration) {
+	if c.out.dialing != nil {
+		c.out.dialing() // CANCEL
+	}
+	if !c.out.reffed {
+		c.out.reffed = true
+		c.out.Request.Refuse(refusal(e.end), e.end.reason(e.detail).Text)
+		return 0
+	}
+	if e.end == EndDialLate || c.cur == nil || !c.cur.joined {
+		return 0
+	}
+	word := c.out.failed
+	switch {
+	case e.end == EndNumberRefused:
+		word = "Rejected"
+	case e.end == EndNeverInvited || e.end == EndNoMedia:
+		word = "Disconnected"
+	}
+	if word == "" {
+		return 0
+	}
+	c.cur.conf.SetStatus(word)
+	return c.t.StatusStays
+}
+
+// refusal is the error condition for Jicofo, which then asks another gateway.
+func refusal(e End) string {
+	switch e {
+	case EndPassword, EndLobbyDenied, EndNotAllowed, EndLoginRefused:
+		return "forbidden"
+	case EndBusy, EndDraining, EndRoomFull, EndNoPorts:
+		return "resource-constraint"
+	}
+	return "internal-server-error"
+}
+
+// dropLateAnswer hangs up on a callee whose answer crossed the end of the call.
+func (c *Call) dropLateAnswer() {
+	events, _ := c.box.take()
+	for _, e := range events {
+		if d, ok := e.(dialedEvent); ok && d.leg != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
+			d.leg.Dialog().Bye(ctx, c.finish.end.reason(nil))
+			cancel()
+			d.leg.Close()
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package phone
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"brewline/sip"
+)
+
+// DialOptions describe a call to a phone.
+type DialOptions struct {
+	Options
+	UA       *sip.UA
+	URI      string         // whom, sip:number@host:port;transport=…
+	Peer     netip.AddrPort // towards which the local address is chosen; zero: bind or advertise must tell
+	From, To sip.Party
+	Headers  []sip.Header
+	Username string
+	Password string
+	// EarlyMedia lets the audio of a 183 be heard before the answer.
+	EarlyMedia bool
+	Timeout    time.Duration // of the ringing
+	Handler    sip.DialogHandler
+	Progress   func(code int) // each provisional response; must not block
+}
+
+// Dial calls a phone and returns when it has answered. Cancelling ctx cancels
+// the call. Errors: *sip.StatusError for a refusal, sip.ErrUnreachable,
+// sip.ErrNoCodec, ErrOffer, transport.ErrNoPorts.
+func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
+	advertise := o.Advertise
+	if !advertise.IsValid() {
+		var err error
+		if advertise, err = addressTowards(o.Peer, o.Bind); err != nil {
+			return nil, fmt.Errorf("local address towards %s: %w", o.Peer, err)
+		}
+	}
+	l := newLeg(o.Options, advertise)
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	l.last = sip.Offer(l.local)
+	l.local.Version++
+	d, answer, err := o.UA.Invite(ctx, sip.InviteOptions{
+		URI: o.URI, From: o.From, To: o.To, Headers: o.Headers, SDP: l.last.Marshal(),
+		Username: o.Username, Password: o.Password, Handler: o.Handler, Timeout: o.Timeout,
+		Progress: func(code int, _ string, sdp []byte) {
+			if o.EarlyMedia && len(sdp) > 0 {
+				l.early(sdp)
+			}
+			o.Progress(code)
+		},
+	})
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	l.mu.Lock()
+	l.d = d
+	if answer != nil || l.media == nil { // else the 183's answer stands (RFC 3261 §13.2.1)
+		err = l.accepted(answer)
+	}
+	l.mu.Unlock()
+	if err != nil {
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		d.Bye(bye, sip.Reason{Cause: 65, Text: "The answer's session description cannot be used"})
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Dialog is the dialog of the leg.
+func (l *Leg) Dialog() *sip.Dialog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.d
+}
+
+// early lets the phone's side be heard before it answers.
+func (l *Leg) early(sdp []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.media != nil {
+		return
+	}
+	if err := l.accepted(sdp); err != nil {
+		l.media = nil
+		l.o.Logger.Info("early media not used", "err", err)
+	}
+}
