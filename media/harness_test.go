@@ -1,7 +1,6 @@
 package media
 
 import (
-	"encoding/binary"
 	"testing"
 	"time"
 
@@ -60,7 +59,6 @@ type talker struct {
 	rate    int
 	ms      int // per packet
 	enc     codec.Encoder
-	dec     codec.Decoder
 	pcm     []int16 // still to be said
 	levelID uint8
 	level   int // -1: as it is
@@ -107,7 +105,6 @@ func (k *talker) packet() []byte {
 // its timestamp says.
 type ear struct {
 	clock, rate int
-	dec         codec.Decoder
 	pcm         []int16
 	packets     []rtpPacket
 	levels      []int
@@ -241,5 +238,3 @@ func hears(t testing.TB, what string, pcm []int16, rate, freq int) {
 		t.Errorf("%s: %d Hz is %.2f of what is heard (%.0f dBFS)", what, freq, l, tone.RMS(pcm[len(pcm)-n:]))
 	}
 }
-
-func ssrcOf(b []byte) uint32 { return binary.BigEndian.Uint32(b[8:]) }

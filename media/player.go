@@ -260,7 +260,7 @@ func (p *player) more(now time.Duration) bool {
 
 // start begins a talkspurt with q if it has waited as long as others needed.
 func (p *player) start(q *packet, now time.Duration) bool {
-	due := now - p.late.max() - playMargin
+	due := now - p.late.max() - p.needed()
 	if p.warm {
 		return p.startWarm(due)
 	}
