@@ -83,7 +83,10 @@ func TestEverythingWorks(t *testing.T) {
 	want(t, got, "reachable", check.OK, `"s1"`)
 	want(t, got, "control login", check.Skip)
 	want(t, got, "call login", check.OK)
-	want(t, got, "conference", check.OK, "ICE and DTLS")
+	want(t, got, "conference request", check.OK)
+	want(t, got, "invitation", check.OK)
+	want(t, got, "videobridge", check.OK, "ICE and DTLS")
+	want(t, got, "moderator", check.OK)
 	for _, r := range sh.XMPP.Rooms() {
 		if n := len(sh.XMPP.Occupants(r.JID)); n > 1 { // Jicofo stays a while
 			t.Errorf("%d occupants are left in the probe's room %s", n, r.JID)
@@ -98,7 +101,7 @@ func TestCallerWouldBeModerator(t *testing.T) {
 	if !good {
 		t.Error("a warning is no failure")
 	}
-	want(t, got, "conference", check.Warn, "moderator", "jicofo.xmpp.trusted-domains", "virtual host")
+	want(t, got, "moderator", check.Warn, "moderator", "jicofo.xmpp.trusted-domains", "virtual host")
 }
 
 func TestBroken(t *testing.T) {
@@ -129,19 +132,22 @@ func TestBroken(t *testing.T) {
 		{"wrong password", "control login", check.Fail, []string{"prosodyctl register"}, func(sh *jitsitest.Shard) string {
 			return shardTOML(sh, "username = \"brewline\"\npassword = \"wrong\"")
 		}},
-		{"no focus", "conference", check.Fail, []string{"Jicofo"}, func(sh *jitsitest.Shard) string {
+		{"no focus", "conference request", check.Fail, []string{"Jicofo"}, func(sh *jitsitest.Shard) string {
 			sh.Focus.Kill()
 			return shardTOML(sh, "")
 		}},
-		{"only hosts open rooms", "conference", check.Warn, []string{"host"}, func(sh *jitsitest.Shard) string {
+		{"only hosts open rooms", "conference request", check.Warn, []string{"host"}, func(sh *jitsitest.Shard) string {
 			sh.Focus.SetConferencePolicy(func(jicofo.ConferenceRequest) jicofo.Verdict {
 				return jicofo.Verdict{Kind: jicofo.NotAuthorized}
 			})
 			return shardTOML(sh, "")
 		}},
-		{"no way to the bridge", "conference", check.Fail, []string{"videobridge"}, func(sh *jitsitest.Shard) string {
+		{"no bridge", "invitation", check.Fail, []string{"videobridge"}, func(sh *jitsitest.Shard) string {
 			sh.Bridges[0].Crash()
 			return shardTOML(sh, "")
+		}},
+		{"no way to the bridge", "videobridge", check.Fail, []string{"10000/udp"}, func(sh *jitsitest.Shard) string {
+			return "[media.conference]\nbind = \"::1\"\n" + shardTOML(sh, "") // the bridge has IPv4 alone
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

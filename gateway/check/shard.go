@@ -34,15 +34,18 @@ type checker struct {
 	say   func(Result)
 }
 
+// steps in the order in which a call needs them. A step may tell further ones
+// that it went through on its way.
 func (c *checker) run() {
 	steps := []struct {
 		name string
 		do   func(context.Context) Result
+		need bool // nothing after it can work without it
 	}{
-		{"reachable", c.reachable},
-		{"control login", c.control},
-		{"call login", c.call},
-		{"conference", c.conference},
+		{"reachable", c.reachable, true},
+		{"control login", c.control, false},
+		{"call login", c.call, true},
+		{"conference request", c.conference, true},
 	}
 	broken := ""
 	for _, s := range steps {
@@ -55,9 +58,12 @@ func (c *checker) run() {
 		r := s.do(ctx)
 		cancel()
 		r.Took = time.Since(began)
-		c.tell(s.name, r)
-		if r.Status == Fail && s.name != "control login" {
-			broken = s.name
+		if r.Step == "" {
+			r.Step = s.name
+		}
+		c.tell(r.Step, r)
+		if r.Status == Fail && s.need {
+			broken = r.Step
 		}
 	}
 }
@@ -131,8 +137,7 @@ func keys(m map[string]bool) string {
 	return strings.Join(out, ", ")
 }
 
-// control logs in with the shard's account, joins the brewery and looks for
-// Jicofo in it.
+// control logs in with the shard's account and goes on to the brewery.
 func (c *checker) control(ctx context.Context) Result {
 	if c.shard.Username == "" {
 		return Result{Status: Skip, Detail: "no username: the control session logs in as calls do, and there is no dial-out"}
@@ -150,18 +155,26 @@ func (c *checker) control(ctx context.Context) Result {
 			c.shard.Username, c.shard.AuthDomain))
 	}
 	defer s.Close()
+	c.tell("control login", Result{Status: OK, Detail: "as " + s.JID().Bare().String()})
+	r := c.brewery(ctx, s)
+	r.Step = "brewery"
+	return r
+}
+
+// brewery joins the brewery MUC and looks for Jicofo in it.
+func (c *checker) brewery(ctx context.Context, s *xmpp.Session) Result {
 	room, err := xmpp.ParseJID(c.shard.Brewery)
 	if err != nil {
 		return Result{Status: Fail, Detail: err.Error(), Remedy: "correct the shard's brewery"}
 	}
-	r, err := s.Join(ctx, xmpp.RoomOptions{Room: room, Nick: "check-" + random(4), FocusNick: c.shard.Effective.FocusNick})
+	r, err := s.Join(ctx, xmpp.RoomOptions{Room: room, Nick: "check" + random(4), FocusNick: c.shard.Effective.FocusNick})
 	if err != nil {
-		return Result{Status: Fail, Detail: fmt.Sprintf("logged in, but cannot join %s: %v", room, err),
+		return Result{Status: Fail, Detail: fmt.Sprintf("cannot join %s: %v", room, err),
 			Remedy: "the brewery must be the jicofo.jigasi.brewery-jid of this shard, and its MUC open to the auth domain"}
 	}
 	defer r.Leave()
 	if !r.Focus() {
-		return Result{Status: Warn, Detail: fmt.Sprintf("logged in and in %s, but Jicofo is not there", room),
+		return Result{Status: Warn, Detail: fmt.Sprintf("in %s, but Jicofo is not there", room),
 			Remedy: "set jicofo.jigasi.brewery-jid to it in jicofo.conf; calls come in all the same"}
 	}
 	return Result{Status: OK, Detail: fmt.Sprintf("in %s with Jicofo", room)}
@@ -212,7 +225,7 @@ func (c *checker) call(ctx context.Context) Result {
 }
 
 // conference opens a probe room with two participants, as Jicofo invites
-// nobody who is alone, and waits for the way to the videobridge.
+// nobody who is alone, and goes on to the videobridge.
 func (c *checker) conference(ctx context.Context) Result {
 	room := probeRoom()
 	d, sh, xo, err := c.session(room)
@@ -247,47 +260,50 @@ func (c *checker) conference(ctx context.Context) Result {
 			<-second.Done()
 		}
 	}()
-	reached, moderator := "logged in", false
+	step, moderator := "conference request", false
 	for {
 		select {
 		case e := <-events:
 			switch e := e.(type) {
-			case conference.Requested:
-				reached = "Jicofo opened the room"
 			case conference.Joined:
-				reached = "joined the room"
 				if second == nil {
+					c.tell(step, Result{Status: OK, Detail: "Jicofo opened the probe room, and we joined it"})
+					step = "invitation"
 					second = start()
 				}
 			case conference.Invited:
-				reached = "Jicofo invited us"
+				if step == "invitation" {
+					c.tell(step, Result{Status: OK, Detail: "Jicofo invited us with a videobridge"})
+					step = "videobridge"
+				}
 			case conference.Moderator:
 				moderator = true
 			case conference.MediaUp:
-				return c.mediaUp(e.Profile, moderator)
+				c.tell("videobridge", Result{Status: OK, Detail: "ICE and DTLS connected, " + e.Profile})
+				return c.moderator(moderator)
 			case conference.Ended:
-				return c.conferenceFailed(reached, e.Err)
+				return c.conferenceFailed(step, e.Err)
 			}
 		case <-ctx.Done():
-			return c.conferenceFailed(reached, context.DeadlineExceeded)
+			return c.conferenceFailed(step, fmt.Errorf("nothing within %s", c.o.Timeout))
 		}
 	}
 }
 
-func (c *checker) mediaUp(profile string, moderator bool) Result {
-	if moderator {
-		domain := c.shard.Effective.Login.Domain
-		return Result{Status: Warn,
-			Detail: "ICE and DTLS to the videobridge connected, but Jicofo made our caller a moderator, as it does with whoever comes first",
-			Remedy: fmt.Sprintf("give calls a virtual host of their own in Prosody, for example gateway.%s with jitsi-shared-secret, "+
-				"set login.domain to it and add it to jicofo.xmpp.trusted-domains (now they log in at %s)",
-				c.shard.Effective.Domain, domain)}
+// moderator tells whether Jicofo trusts our callers not to be moderators.
+func (c *checker) moderator(made bool) Result {
+	if !made {
+		return Result{Step: "moderator", Status: OK, Detail: "Jicofo leaves our caller an ordinary participant"}
 	}
-	return Result{Status: OK, Detail: "probe room opened, ICE and DTLS to the videobridge connected, " + profile}
+	return Result{Step: "moderator", Status: Warn,
+		Detail: "Jicofo made our caller a moderator, as it does with whoever comes first",
+		Remedy: fmt.Sprintf("give calls a virtual host of their own in Prosody, for example gateway.%s with jitsi-shared-secret, "+
+			"set login.domain to it and add it to jicofo.xmpp.trusted-domains (now they log in at %s)",
+			c.shard.Effective.Domain, c.shard.Effective.Login.Domain)}
 }
 
-func (c *checker) conferenceFailed(reached string, err error) Result {
-	r := Result{Status: Fail, Detail: fmt.Sprintf("%s, then: %v", reached, err)}
+func (c *checker) conferenceFailed(step string, err error) Result {
+	r := Result{Step: step, Status: Fail, Detail: err.Error()}
 	switch {
 	case errors.Is(err, conference.ErrHostAbsent):
 		r.Status = Warn
@@ -295,8 +311,8 @@ func (c *checker) conferenceFailed(reached string, err error) Result {
 		r.Remedy = "that is right for a secure domain; to let callers open rooms, use login.kind account or shared_secret"
 	case errors.Is(err, conference.ErrNoFocus):
 		r.Remedy = "Jicofo does not answer at " + c.shard.Effective.Focus + ": check that it runs, and the focus key"
-	case errors.Is(err, conference.ErrMedia), reached == "Jicofo invited us":
-		r.Remedy = "no UDP way to the videobridge: open its port (10000/udp) for this host, and media.conference.advertise if this host is behind NAT"
+	case errors.Is(err, conference.ErrMedia), step == "videobridge":
+		r.Remedy = "no UDP way to the videobridge: open its port (10000/udp) for this host, and set media.conference.advertise if this host is behind NAT"
 	case errors.Is(err, conference.ErrNotAllowed), errors.Is(err, conference.ErrRoomNotOpen):
 		r.Remedy = "Prosody refuses the room: check muc, token settings and the rights of the login"
 	default:
