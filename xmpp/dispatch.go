@@ -61,7 +61,8 @@ func (s *Session) bad(b []byte, why error) {
 	if name.Local != "iq" || h.ID == "" || (h.Type != "get" && h.Type != "set") {
 		return
 	}
-	if from, _, err := h.addresses(); err == nil {
+	var from JID
+	if from.UnmarshalText([]byte(h.From)) == nil {
 		_ = s.ReplyError(&IQ{From: from, ID: h.ID}, &StanzaError{Type: "modify", Condition: "bad-request"})
 	}
 }

@@ -67,25 +67,30 @@ func (e *StanzaError) MarshalXML(enc *xml.Encoder, _ xml.StartElement) error {
 	return encodeWith(enc, start, empty{xml.Name{Space: nsStanzas, Local: cond}}, t, e.App)
 }
 
-// MarshalXML writes body, subject, JSON, muc#user invitation-free content and
-// nothing of Raw.
+type messageOut struct {
+	XMLName xml.Name `xml:"jabber:client message"`
+	Type    string   `xml:"type,attr,omitempty"`
+	ID      string   `xml:"id,attr,omitempty"`
+	From    JID      `xml:"from,attr"`
+	To      JID      `xml:"to,attr"`
+	Subject string   `xml:"subject,omitempty"`
+	Body    string   `xml:"body,omitempty"`
+	JSON    *jsonMessage
+}
+
+type jsonMessage struct {
+	XMLName xml.Name `xml:"http://jitsi.org/jitmeet json-message"`
+	Room    string   `xml:"room,attr,omitempty"`
+	Text    string   `xml:",chardata"`
+}
+
+// MarshalXML writes subject, body and JSON.
 func (m *Message) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
-	type text struct {
-		XMLName xml.Name
-		Room    string `xml:"room,attr,omitempty"`
-		Text    string `xml:",chardata"`
-	}
-	var body, subject, json any
-	if m.Body != "" {
-		body = text{XMLName: xml.Name{Local: "body"}, Text: m.Body}
-	}
-	if m.Subject != "" {
-		subject = text{XMLName: xml.Name{Local: "subject"}, Text: m.Subject}
-	}
+	w := messageOut{Type: m.Type, ID: m.ID, From: m.From, To: m.To, Subject: m.Subject, Body: m.Body}
 	if len(m.JSON) > 0 {
-		json = text{XMLName: xml.Name{Space: nsJitmeet, Local: "json-message"}, Room: m.JSONRoom, Text: string(m.JSON)}
+		w.JSON = &jsonMessage{Room: m.JSONRoom, Text: string(m.JSON)}
 	}
-	return encodeWith(e, stanzaStart("message", m.From, m.To, m.ID, m.Type), subject, body, json)
+	return e.Encode(w)
 }
 
 // MarshalXML writes a plain presence: type and status. What a room is told is

@@ -43,6 +43,11 @@ type rayoHeader struct {
 	Value   string   `xml:"value,attr"`
 }
 
+type featuresWire struct {
+	XMLName  xml.Name     `xml:"features"`
+	Features []featureVar `xml:"feature"`
+}
+
 type featureVar struct {
 	Var string `xml:"var,attr"`
 }
@@ -66,11 +71,11 @@ type ownPresenceWire struct {
 	Nick       *textElement // XEP-0172
 	Version    *namedValue  `xml:"stat"`
 	Initiator  *initiatorWire
-	Features   []featureVar `xml:"features>feature"`
-	AudioMuted bool         `xml:"audiomuted"`
-	SourceInfo string       `xml:"SourceInfo,omitempty"`
-	StatsID    string       `xml:"stats-id,omitempty"`
-	RegionText string       `xml:"jitsi_participant_region,omitempty"`
+	Features   *featuresWire
+	AudioMuted bool   `xml:"audiomuted"`
+	SourceInfo string `xml:"SourceInfo,omitempty"`
+	StatsID    string `xml:"stats-id,omitempty"`
+	RegionText string `xml:"jitsi_participant_region,omitempty"`
 	Region     *regionWire
 	RaisedHand string `xml:"jitsi_participant_raisedHand,omitempty"`
 	Stats      *statsWire
@@ -114,8 +119,11 @@ func (p OwnPresence) wire(to JID, caps Caps, join *joinX) *ownPresenceWire {
 			w.Initiator.Headers = append(w.Initiator.Headers, rayoHeader{Name: h.Name, Value: h.Value})
 		}
 	}
-	for _, f := range p.Features {
-		w.Features = append(w.Features, featureVar{f})
+	if len(p.Features) > 0 {
+		w.Features = &featuresWire{}
+		for _, f := range p.Features {
+			w.Features.Features = append(w.Features.Features, featureVar{f})
+		}
 	}
 	if p.SourceName != "" {
 		type source struct {

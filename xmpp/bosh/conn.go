@@ -71,6 +71,8 @@ const (
 	maxBatch = 64 << 10 // bytes of stanzas sent in one body
 	maxReady = 1024     // elements read ahead of Recv before polling pauses
 
+	maxUnreadable = 5 // times that an answer is asked for again because it is no BOSH body
+
 	retryFirst = 50 * time.Millisecond
 	retryMax   = 5 * time.Second
 	// An empty poll answered sooner than this, again and again, is a server
@@ -397,7 +399,7 @@ func (c *Conn) build() *request {
 // again: an answer that was lost is repeated by the server (XEP-0124 §14.3).
 func (c *Conn) exchange(r *request) (*Body, error) {
 	var first time.Time
-	delay := retryFirst
+	delay, unreadable := retryFirst, 0
 	for attempt := 0; ; attempt++ {
 		ctx, cancel := context.WithTimeout(c.ctx, c.o.Wait+c.o.Grace)
 		body, err := c.post(ctx, r.body, false)
@@ -411,7 +413,10 @@ func (c *Conn) exchange(r *request) (*Body, error) {
 			}
 			return body, nil
 		}
-		if c.ctx.Err() != nil || errors.Is(err, ErrShardChanged) || !transient(err) {
+		if errors.Is(err, errBody) {
+			unreadable++
+		}
+		if c.ctx.Err() != nil || errors.Is(err, ErrShardChanged) || !transient(err) || unreadable > maxUnreadable {
 			return nil, err
 		}
 		now := time.Now()
