@@ -6,21 +6,36 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"regexp"
+	"syscall"
 )
 
 // benchmarks by name, in the order in which they run.
 var benchmarks = []struct {
 	name string
-	run  func() error
-}{}
+	run  func(context.Context) error
+}{
+	{"steady", benchSteady},
+	{"cpu", benchCPU},
+	{"speakers", benchSpeakers},
+	{"setup", benchSetup},
+	{"churn", benchChurn},
+	{"delay", benchDelay},
+	{"loss", benchLoss},
+}
 
 func main() {
 	role := flag.String("role", "", "internal: what a child process does")
 	calls := flag.Int("calls", 20, "internal: calls of a child process")
+	config := flag.String("c", "", "internal: configuration of a serving child")
+	logs := flag.String("log", "", "internal: where it logs to")
+	exact := flag.Bool("exact", false, "internal: it counts every allocation")
+	flag.StringVar(&profileDir, "profile", "", "`folder` for profiles of the serving process")
 	only := flag.String("run", "", "`pattern` of the benchmarks to run")
 	flag.Parse()
 	var err error
@@ -29,6 +44,8 @@ func main() {
 		err = runAll(*only)
 	case "floor":
 		err = runFloor(*calls, complexity)
+	case "serve":
+		err = runServe(*config, *logs, *exact)
 	default:
 		err = fmt.Errorf("no role %q", *role)
 	}
@@ -46,10 +63,13 @@ func runAll(pattern string) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	describeMachine()
 	for _, b := range benchmarks {
 		if re.MatchString(b.name) {
 			note("%s", b.name)
-			if err := b.run(); err != nil {
+			if err := b.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", b.name, err)
 			}
 		}

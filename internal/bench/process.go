@@ -70,8 +70,10 @@ func (p *process) stop() {
 }
 
 // cpu is the time the child has spent on processors so far.
-func (p *process) cpu() (time.Duration, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *process) cpu() (time.Duration, error) { return cpuOf(p.cmd.Process.Pid) }
+
+func cpuOf(pid int) (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -89,17 +91,10 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, nil
 }
 
-// millicores is what the child uses on average while it is watched for d.
-func (p *process) millicores(d time.Duration) (float64, error) {
-	before, err := p.cpu()
-	if err != nil {
-		return 0, err
+// ask has the child do something and reads its answer.
+func (p *process) ask(what ask, answer any) error {
+	if err := p.tell(what); err != nil {
+		return err
 	}
-	began := time.Now()
-	time.Sleep(d) // the length of the measurement
-	after, err := p.cpu()
-	if err != nil {
-		return 0, err
-	}
-	return 1000 * float64(after-before) / float64(time.Since(began)), nil
+	return p.hear(answer)
 }
