@@ -48,6 +48,9 @@ func (w *world) both(b *jitsitest.Browser, c *siptest.Call) {
 
 func (w *world) hangup(c *siptest.Call) {
 	w.t.Helper()
+	if w.decoyed {
+		w.never("the phone", c.Heard(), c.Rate(), decoyTone)
+	}
 	if err := c.Hangup(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
@@ -140,7 +143,10 @@ func TestFocusVanishes(t *testing.T) {
 // comes to life again.
 func TestShardDies(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{balancer: true, options: quick()})
+	bothWays(t, worldOptions{balancer: true, options: quick()}, "phoenix", testShardDies)
+}
+
+func testShardDies(t *testing.T, w *world) {
 	d := w.deps[0]
 	d.Balancer.Stick("", "phoenix", d.Shards[0].Name)
 	_, c := w.inCall(d.Shards[0], "phoenix")
@@ -157,8 +163,10 @@ func TestShardDies(t *testing.T) {
 // another: they are taken there.
 func TestLonelyCallerMoves(t *testing.T) {
 	t.Parallel()
-	o := worldOptions{gateway: `alone_answer = "0s"`, options: quick()}
-	w := newWorld(t, o)
+	bothWays(t, worldOptions{gateway: `alone_answer = "0s"`, options: quick()}, "early", testLonelyCallerMoves)
+}
+
+func testLonelyCallerMoves(t *testing.T, w *world) {
 	d := w.deps[0]
 	c := w.call(w.phone(siptest.PhoneOptions{}), "early", 1000)
 	first := d.ShardOf("early")
@@ -169,7 +177,7 @@ func TestLonelyCallerMoves(t *testing.T) {
 	alice := w.browser(other, "early", 440)
 	w.both(alice, c)
 	w.await("the first room is left", func() bool { return len(first.XMPP.Occupants("early@"+first.MUC())) <= 1 })
-	if s := w.gw.Snapshot().Calls[0].Shard; s != other.Name {
+	if s := w.gw.Snapshot().Calls[0].Shard; s != w.shardName(other) {
 		t.Errorf("the call is on %s", s)
 	}
 	w.hangup(c)
@@ -181,26 +189,29 @@ func TestBalancerDecides(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := worldOptions{balancer: true, gateway: `alone_answer = "0s"`, options: quick()}
-			w := newWorld(t, o)
-			d := w.deps[0]
-			if !header {
-				for _, sh := range d.Shards {
-					sh.XMPP.Faults().Add(xmppd.Fault{Kind: xmppd.Shard})
-				}
-			}
-			for i, sh := range d.Shards {
-				room := "fresh" + string(rune('a'+i))
-				d.Balancer.Stick("", room, sh.Name)
-				c := w.call(w.phone(siptest.PhoneOptions{}), room, 1000)
-				if at := d.ShardOf(room); at != sh {
-					t.Errorf("%s was opened on %v, web users go to %s", room, at, sh.Name)
-				}
-				alice := w.browser(sh, room, 440)
-				w.both(alice, c)
-				w.await("the shard is known", func() bool { return w.gw.Snapshot().Calls[0].Shard == sh.Name })
-				w.hangup(c)
-			}
+			bothWays(t, o, "fresha", func(t *testing.T, w *world) { testBalancerDecides(t, w, header) })
 		})
+	}
+}
+
+func testBalancerDecides(t *testing.T, w *world, header bool) {
+	d := w.deps[0]
+	if !header {
+		for _, sh := range d.Shards {
+			sh.XMPP.Faults().Add(xmppd.Fault{Kind: xmppd.Shard})
+		}
+	}
+	for i, sh := range d.Shards {
+		room := "fresh" + string(rune('a'+i))
+		d.Balancer.Stick("", room, sh.Name)
+		c := w.call(w.phone(siptest.PhoneOptions{}), room, 1000)
+		if at := d.ShardOf(room); at != sh {
+			t.Errorf("%s was opened on %v, web users go to %s", room, at, sh.Name)
+		}
+		alice := w.browser(sh, room, 440)
+		w.both(alice, c)
+		w.await("the shard is known", func() bool { return w.gw.Snapshot().Calls[0].Shard == w.shardName(sh) })
+		w.hangup(c)
 	}
 }
 
@@ -371,12 +382,15 @@ func TestNeverInvited(t *testing.T) {
 // callers no wait.
 func TestDeadShard(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{options: quick()})
+	bothWays(t, worldOptions{options: quick()}, "alive", testDeadShard)
+}
+
+func testDeadShard(t *testing.T, w *world) {
 	d := w.deps[0]
 	d.Shards[2].Kill()
 	w.await("the dead shard is known", func() bool {
 		for _, s := range w.gw.Brewery().Status() {
-			if s.Shard == "shard-3" && s.State == "down" {
+			if s.Shard == w.shardName(d.Shards[2]) && s.State == "down" {
 				return true
 			}
 		}
@@ -385,7 +399,7 @@ func TestDeadShard(t *testing.T) {
 	alice, c := w.inCall(d.Shards[0], "alive")
 	w.both(alice, c)
 	w.hangup(c)
-	e := w.refused(w.phone(siptest.PhoneOptions{}), map[string]string{"X-Room-Name": "x", "X-Shard": "shard-3"})
+	e := w.refused(w.phone(siptest.PhoneOptions{}), with(w.headers("x"), "X-Shard", w.shardName(d.Shards[2])))
 	if e.Code != 480 || !contains(e.Headers["Reason"], "shard-3") {
 		t.Errorf("a call to the dead shard: %d, Reason %q", e.Code, e.Headers["Reason"])
 	}
@@ -393,19 +407,27 @@ func TestDeadShard(t *testing.T) {
 
 func TestReloadWhileCalling(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2})
+	bothWays(t, worldOptions{shards: 2}, "keep", testReloadWhileCalling)
+}
+
+func testReloadWhileCalling(t *testing.T, w *world) {
 	alice, c := w.inCall(w.deps[0].Shards[1], "keep")
-	w.write("shard-2")
+	w.write(w.shardName(w.deps[0].Shards[1]))
 	w.reload()
 	w.both(alice, c)
-	if e := w.refused(w.phone(siptest.PhoneOptions{}), map[string]string{"X-Room-Name": "keep", "X-Shard": "shard-2"}); e.Code != 404 {
+	if e := w.refused(w.phone(siptest.PhoneOptions{}), with(w.headers("keep"), "X-Shard", w.shardName(w.deps[0].Shards[1]))); e.Code != 404 {
 		t.Errorf("a call to a shard that was taken out: %d", e.Code)
 	}
 	w.hangup(c)
 	w.write("")
 	w.reload()
-	w.await("the shard is back", func() bool { return w.gw.Brewery().Up() == 2 })
+	w.await("the shard is back", func() bool { return w.gw.Brewery().Up() == len(w.gw.Brewery().Status()) })
 	c = w.call(w.phone(siptest.PhoneOptions{}), "keep", 1000)
 	w.both(alice, c)
 	w.hangup(c)
+}
+
+func with(h map[string]string, name, value string) map[string]string {
+	h[name] = value
+	return h
 }

@@ -9,7 +9,10 @@ import (
 // The first thing the gateway must do: a call lands in the room it names, on
 // the shard where that room lives, and both sides hear each other.
 func TestCallLandsInItsRoom(t *testing.T) {
-	w := newWorld(t, worldOptions{})
+	bothWays(t, worldOptions{}, "phonemeet", testCallLandsInItsRoom)
+}
+
+func testCallLandsInItsRoom(t *testing.T, w *world) {
 	shard := w.deps[0].Shards[1]
 	alice := w.browser(shard, "phonemeet", 440)
 	p := w.phone(siptest.PhoneOptions{})

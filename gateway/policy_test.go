@@ -32,7 +32,7 @@ func (w *world) refused(p *siptest.Phone, headers map[string]string) *siptest.St
 func (w *world) start(p *siptest.Phone, room string, tone int) *siptest.Attempt {
 	w.t.Helper()
 	a, err := p.Start(w.ctx, siptest.CallOptions{
-		URI: w.uri("conference"), Headers: map[string]string{"X-Room-Name": room}, Tone: tone,
+		URI: w.uri("conference"), Headers: w.headers(room), Tone: tone,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -167,7 +167,10 @@ func TestHostNotThereYet(t *testing.T) {
 // join is heard.
 func TestAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2, gateway: `alone_answer = "200ms"`})
+	bothWays(t, worldOptions{shards: 2, gateway: `alone_answer = "200ms"`}, "lonely", testAlone)
+}
+
+func testAlone(t *testing.T, w *world) {
 	c := w.call(w.phone(siptest.PhoneOptions{}), "lonely", 1000)
 	w.speech(c)
 	var sh *jitsitest.Shard

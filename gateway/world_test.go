@@ -29,6 +29,8 @@ type world struct {
 	gw   *gateway.Gateway
 	path string
 	o    worldOptions
+
+	decoyed bool // somebody says decoyTone where nobody of the test may hear it
 }
 
 type worldOptions struct {
@@ -41,6 +43,31 @@ type worldOptions struct {
 	trunk    string // further keys of [[trunk]]
 	options  gateway.Options
 }
+
+// bothWays runs a test of several shards twice: all shards of one deployment
+// with equal names, as production has it, and beside another deployment of
+// other names, which has somebody in a room of the same name who must neither
+// be heard nor hear.
+func bothWays(t *testing.T, o worldOptions, room string, test func(t *testing.T, w *world)) {
+	t.Helper()
+	t.Run("one deployment", func(t *testing.T) {
+		t.Parallel()
+		test(t, newWorld(t, o))
+	})
+	t.Run("two deployments", func(t *testing.T) {
+		t.Parallel()
+		o := o
+		o.two = true
+		w := newWorld(t, o)
+		decoy := w.browser(w.deps[1].Shards[0], room, decoyTone)
+		w.decoyed = true
+		test(t, w)
+		w.never("the other deployment's participant", decoy.Heard(), 48000, 1000)
+	})
+}
+
+// decoyTone is said in the room of the same name of another deployment.
+const decoyTone = 2300
 
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
@@ -110,7 +137,7 @@ func (w *world) write(without string) {
 			fmt.Fprintf(&b, "balancer = %q\n", d.Balancer.URL()+"/http-bind?room={roomName}")
 		}
 		for _, s := range d.Shards {
-			if s.Name == without {
+			if w.prefix(i)+s.Name == without {
 				continue
 			}
 			fmt.Fprintf(&b, "[[shard]]\nname = \"%s%s\"\nheader_value = %q\ndeployment = %q\nurl = %q\n",
@@ -181,14 +208,24 @@ func (w *world) uri(user string) string {
 // call calls a room by header and says a tone.
 func (w *world) call(p *siptest.Phone, room string, tone int) *siptest.Call {
 	w.t.Helper()
-	c, err := p.Call(w.ctx, siptest.CallOptions{
-		URI: w.uri("conference"), Headers: map[string]string{"X-Room-Name": room}, Tone: tone,
-	})
+	c, err := p.Call(w.ctx, siptest.CallOptions{URI: w.uri("conference"), Headers: w.headers(room), Tone: tone})
 	if err != nil {
 		w.t.Fatalf("call to %s: %v", room, err)
 	}
 	return c
 }
+
+// headers name a room, and its deployment where there are several.
+func (w *world) headers(room string) map[string]string {
+	h := map[string]string{"X-Room-Name": room}
+	if len(w.deps) > 1 {
+		h["X-Domain-Base"] = w.deps[0].Shards[0].Domain()
+	}
+	return h
+}
+
+// shard is the name in the configuration of a shard of the first deployment.
+func (w *world) shardName(sh *jitsitest.Shard) string { return w.prefix(0) + sh.Name }
 
 // hear fails the test unless the tone is heard.
 func (w *world) hear(who string, h interface {
