@@ -1,12 +1,104 @@
 package sip_test
 
 import (
+	"net"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"brewline/internal/siptest"
 	"brewline/sip"
 )
+
+// The same over IPv6, on a listener for both families.
+func TestCallIPv6(t *testing.T) {
+	t.Parallel()
+	if c, err := net.ListenPacket("udp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 here")
+	} else {
+		_ = c.Close()
+	}
+	c := newCalls()
+	u := newUA(t, c.on, func(o *sip.Options) { o.Listen = []sip.Listener{{Network: "udp", Address: "[::]:0"}} })
+	_, port, err := net.SplitHostPort(u.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testCtx(t)
+	for bind, host := range map[string]string{"::1": "[::1]", "127.0.0.1": "127.0.0.1"} {
+		p := newPhone(t, func(o *siptest.PhoneOptions) { o.Bind = bind })
+		a, err := p.Start(ctx, siptest.CallOptions{URI: "sip:x@" + net.JoinHostPort(strings.Trim(host, "[]"), port)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := receive(t, "call", c.c)
+		if got := k.Local().Addr().String(); got != bind {
+			t.Errorf("local address %s, want %s", got, bind)
+		}
+		answered := k.answer()
+		call, err := a.Wait(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		if err := k.Bye(ctx, sip.Reason{Cause: 16, Text: "over"}); err != nil {
+			t.Error(err)
+		}
+		if end := receive(t, "end", call.Ended()); !end.ByPeer || end.Reason != `Q.850;cause=16;text="over"` {
+			t.Errorf("end %+v", end)
+		}
+	}
+}
+
+// What the recorded phone sent to the real Jigasi, sent to us.
+func TestRecordedCall(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("testdata/captures/jigasi-sip-in.sip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCalls()
+	u := newUA(t, c.on)
+	p := newPeer(t, u, "udp")
+	var k *call
+	var tag string
+	for _, block := range strings.Split(string(b), "---- ")[1:] {
+		head, msg, _ := strings.Cut(block, "\n")
+		if !strings.HasPrefix(head, "SEND") {
+			continue
+		}
+		msg = strings.TrimSuffix(msg, "\n") // the recorder's own
+		msg = strings.NewReplacer("127.0.0.1:15070", p.addr(), "127.0.0.1:15060", p.to.String(), "tag=4a8a3241", "tag="+tag).Replace(msg)
+		p.send(msg)
+		switch {
+		case strings.HasPrefix(msg, "INVITE"):
+			k = receive(t, "call", c.c)
+			if k.Header("jitsi-conference-room") != "sipin2" || k.From() != (sip.Party{Display: "caller", User: "caller", Host: "127.0.0.1", URI: "sip:caller@127.0.0.1"}) ||
+				k.To().User != "jigasi" || k.RequestUser() != "jigasi" {
+				t.Errorf("room %q from %+v to %+v", k.Header("Jitsi-Conference-Room"), k.From(), k.To())
+			}
+			offer, err := sip.ParseSDP(k.Offer())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ans, m, err := sip.Answer(offer, localFor("opus pcma pcmu"))
+			if err != nil || m.Codec.Name != "pcmu" || m.EventPT != 101 || m.Remote.Port() != 34111 {
+				t.Errorf("%+v, %v", m, err)
+			}
+			go func() { _, _ = k.Answer(testCtx(t), ans.Marshal()) }()
+			tag = tagOf(p.response(200))
+		case strings.HasPrefix(msg, "BYE"):
+			for p.response(200).CSeq().MethodName != "BYE" {
+			}
+			receive(t, "Bye", k.bye)
+			return // what follows is an outbound call
+		}
+	}
+	t.Error("no BYE in the recording")
+}
 
 // INVITE, 180, 200, ACK, sound both ways, BYE.
 func TestCall(t *testing.T) {

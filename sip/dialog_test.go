@@ -59,7 +59,7 @@ func (k *call) answer() <-chan error {
 func establish(t *testing.T, c *calls, p *peer, lines ...string) (*call, *gosip.Response) {
 	t.Helper()
 	p.send(p.request("INVITE", 1, offerSDP, lines...))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	done := k.answer()
 	ok := p.response(200)
 	p.ack(ok, 1)
@@ -113,7 +113,7 @@ func TestCancel(t *testing.T) {
 	u := newUA(t, c.on)
 	p := newPeer(t, u, "udp")
 	p.send(p.request("INVITE", 1, offerSDP))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	if err := k.Ringing(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestCancelTooLate(t *testing.T) {
 	u := newUA(t, c.on)
 	p := newPeer(t, u, "udp")
 	p.send(p.request("INVITE", 1, offerSDP))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	done := k.answer()
 	ok := p.response(200)
 	p.send(p.request("CANCEL", 1, "", fmt.Sprintf("Via: SIP/2.0/UDP %s;branch=z9hG4bK%sINVITE1;rport", p.addr(), p.call)))
@@ -176,7 +176,7 @@ func TestCancelRace(t *testing.T) {
 		p := newPeer(t, u, "udp")
 		p.call += fmt.Sprint(i)
 		p.send(p.request("INVITE", 1, offerSDP))
-		k := <-c.c
+		k := receive(t, "call", c.c)
 		done := k.answer()
 		p.send(p.request("CANCEL", 1, "", fmt.Sprintf("Via: SIP/2.0/UDP %s;branch=z9hG4bK%sINVITE1;rport", p.addr(), p.call)))
 		var final *gosip.Response
@@ -214,7 +214,7 @@ func TestNoACK(t *testing.T) {
 			u := newUA(t, c.on)
 			p := newPeer(t, u, network)
 			p.send(p.request("INVITE", 1, offerSDP))
-			k := <-c.c
+			k := receive(t, "call", c.c)
 			done := k.answer()
 			p.response(200)
 			var gaps []time.Duration
@@ -266,7 +266,7 @@ func TestByeAndACK(t *testing.T) {
 	u := newUA(t, c.on)
 	p := newPeer(t, u, "udp")
 	p.send(p.request("INVITE", 1, offerSDP))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	if err := k.Bye(testCtx(t), sip.Reason{}); !errors.Is(err, sip.ErrState) {
 		t.Errorf("Bye before an answer: %v", err)
 	}
@@ -285,7 +285,7 @@ func TestByeAndACK(t *testing.T) {
 	p = newPeer(t, u, "udp")
 	p.call += "second"
 	p.send(p.request("INVITE", 1, offerSDP))
-	k = <-c.c
+	k = receive(t, "call", c.c)
 	k.answer()
 	ok = p.response(200)
 	bye := make(chan error, 1)
@@ -642,7 +642,7 @@ func TestRingingRepeated(t *testing.T) {
 	u := newUA(t, c.on)
 	p := newPeer(t, u, "udp")
 	p.send(p.request("INVITE", 1, offerSDP, "Record-Route: <sip:127.0.0.1:9;lr>"))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	if err := k.Progress(200, nil); err == nil {
 		t.Error("Progress took 200")
 	}
@@ -686,7 +686,7 @@ func TestExpiresLimitClose(t *testing.T) {
 	u := newUA(t, c.on, func(o *sip.Options) { o.MaxDialogs = 1 })
 	p, q := newPeer(t, u, "udp"), newPeer(t, u, "udp")
 	p.send(p.request("INVITE", 1, offerSDP, "Expires: 1"))
-	k := <-c.c
+	k := receive(t, "call", c.c)
 	q.send(q.request("INVITE", 1, offerSDP, "Call-ID: other"))
 	if r := q.response(503); len(r.GetHeaders("Retry-After")) != 1 {
 		t.Errorf("503 is\n%s", r)

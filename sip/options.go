@@ -44,6 +44,10 @@ type Options struct {
 	MaxMessage     int // bytes of a message, 32768; longer: 513
 	MaxDialogs     int // calls at a time, 4096; more: 503
 	MaxConnections int // accepted TCP connections, 1024
+	// MaxTransactions bounds the server transactions, most of which only wait
+	// for retransmissions (131072). Over UDP a request stays for 64·T1. Beyond
+	// it requests are dropped; the peer repeats them.
+	MaxTransactions int
 
 	// Rate and Burst bound the messages a second taken from one address of a
 	// trunk (2000, 4000); UnknownRate and UnknownBurst the answers a second
@@ -72,6 +76,7 @@ func (o Options) withDefaults() Options {
 	num(&o.MaxMessage, 32768)
 	num(&o.MaxDialogs, 4096)
 	num(&o.MaxConnections, 1024)
+	num(&o.MaxTransactions, 1<<17)
 	num(&o.Burst, 4000)
 	num(&o.UnknownBurst, 10)
 	if o.Rate <= 0 {

@@ -55,6 +55,8 @@ func TestAnswer(t *testing.T) {
 			EventPT: 103, RecvEventPT: 103, EventRate: 48000, Remote: at("198.51.100.7:27844"), RemoteRTCP: at("198.51.100.7:27845"), Send: true, Receive: true, Ptime: 20 * time.Millisecond}},
 		{file: "freeswitch", codecs: "g722", change: func(l *sip.Local) { l.DTMF, l.RTCPPort, l.Direction = false, 30001, sip.SendOnly },
 			want: sip.Media{Codec: codec("g722", 9, ""), RecvPT: 9, Remote: at("198.51.100.7:27844"), RemoteRTCP: at("198.51.100.7:27845"), Send: true, Ptime: 20 * time.Millisecond}},
+		{file: "jigasi", codecs: "g722 opus", want: sip.Media{Codec: codec("g722", 9, ""), RecvPT: 9, EventPT: 101, RecvEventPT: 101, EventRate: 8000,
+			Remote: at("127.0.0.1:16004"), RemoteRTCP: at("127.0.0.1:16005"), Send: true, Receive: true, Ptime: 20 * time.Millisecond}},
 		{file: "linphone", codecs: all, change: func(l *sip.Local) { l.Addr = netip.MustParseAddr("2001:db8::1") },
 			want: sip.Media{Codec: codec("opus", 96, "useinbandfec=1"), RecvPT: 96, EventPT: 101, RecvEventPT: 101, EventRate: 48000,
 				Remote: at("[2001:db8::7]:7076"), RemoteRTCP: at("[2001:db8::7]:7077"), Send: true, Receive: true}},

@@ -10,10 +10,6 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// maxTransactions bounds the server transactions that are kept for
-// retransmissions. Beyond it new requests are dropped; the peer repeats them.
-const maxTransactions = 1 << 17
-
 type txState int
 
 const (
@@ -58,7 +54,7 @@ func (u *UA) newServerTx(f flow, req *sip.Request) (tx, repeated *serverTx, merg
 	if old := u.txs[tx.key]; old != nil {
 		return nil, old, false
 	}
-	if len(u.txs) >= maxTransactions || u.closed {
+	if len(u.txs) >= u.o.MaxTransactions || u.closed {
 		return nil, nil, false
 	}
 	if tx.loop != "" {
@@ -115,6 +111,9 @@ func (tx *serverTx) respond(code int, b []byte) error {
 	defer tx.mu.Unlock()
 	if tx.state > txProceed {
 		return ErrState
+	}
+	if code >= 200 {
+		tx.cancel = nil // too late from now on
 	}
 	t1, reliable := tx.u.o.T1, tx.f.reliable()
 	tx.last = b

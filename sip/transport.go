@@ -231,10 +231,14 @@ func (c *tcpConn) close() {
 	}
 }
 
-// write sends a whole message. A peer that does not read for 64·T1 loses the
+// write sends a whole message. A peer that does not read for 8·T1 loses the
 // connection, since half a message would spoil every later one.
 func (c *tcpConn) write(b []byte) error {
-	_ = c.c.SetWriteDeadline(time.Now().Add(64 * c.u.o.T1))
+	patience := 8 * c.u.o.T1
+	if c.u.ctx.Err() != nil { // Close does not wait so long
+		patience = c.u.o.T1
+	}
+	_ = c.c.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := c.c.Write(b); err != nil {
 		c.close()
 		return err

@@ -69,7 +69,6 @@ type Call struct {
 	finals  int
 	headers map[string]string
 	ack     map[int]func()
-	hold    bool
 }
 
 // Call calls and returns at the final response: a *Call, or a *StatusError.
@@ -539,13 +538,16 @@ func (c *Call) Rate() int { return c.media.rate() }
 func (c *Call) Codec() string { return c.media.codecName() }
 
 // Say sends a tone of freq Hz from now on.
-func (c *Call) Say(freq int) { c.media.say(freq, nil) }
+func (c *Call) Say(freq int) { c.media.say(freq, nil, false) }
 
 // SayPCM sends pcm, at Rate, once, from now on, and then silence.
-func (c *Call) SayPCM(pcm []int16) { c.media.say(0, pcm) }
+func (c *Call) SayPCM(pcm []int16) { c.media.say(0, pcm, false) }
+
+// LoopPCM sends pcm, at Rate, over and over from now on.
+func (c *Call) LoopPCM(pcm []int16) { c.media.say(0, pcm, true) }
 
 // Silence sends silence from now on.
-func (c *Call) Silence() { c.media.say(0, nil) }
+func (c *Call) Silence() { c.media.say(0, nil, false) }
 
 // DTMF sends digits as telephone events (RFC 4733) of 100 ms, 100 ms apart,
 // and returns when they are sent.

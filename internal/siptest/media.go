@@ -48,7 +48,8 @@ type media struct {
 	// speaking
 	gen       *tone.Generator
 	freq      int
-	pcm       []int16 // said once, before gen
+	pcm       []int16 // said before gen
+	loop      []int16 // what pcm becomes at its end
 	pending   []int16 // collected up to a packet
 	seq       uint16
 	ts        uint32
@@ -318,10 +319,13 @@ func (m *media) answer(b []byte, direction string) ([]byte, error) {
 }
 
 // say replaces what is said.
-func (m *media) say(freq int, pcm []int16) {
+func (m *media) say(freq int, pcm []int16, loop bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.freq, m.pcm = freq, append([]int16(nil), pcm...)
+	m.freq, m.pcm, m.loop = freq, append([]int16(nil), pcm...), nil
+	if loop {
+		m.loop = m.pcm
+	}
 	if m.name != "" {
 		m.gen = tone.NewGenerator(freq, m.f.rate, amplitude)
 	}
@@ -370,7 +374,9 @@ func (m *media) tick() {
 	}
 	frame := make([]int16, n)
 	k := copy(frame, m.pcm)
-	m.pcm = m.pcm[k:]
+	if m.pcm = m.pcm[k:]; len(m.pcm) == 0 {
+		m.pcm = m.loop
+	}
 	if k == 0 && m.freq > 0 {
 		m.gen.Read(frame)
 	}

@@ -44,6 +44,34 @@ func Add(a, b []int16) []int16 {
 	return a
 }
 
+// Resample converts pcm between sample rates by linear interpolation, after a
+// moving average where the rate goes down. Good enough to be understood and
+// measured, not to be admired.
+func Resample(pcm []int16, from, to int) []int16 {
+	if from == to || len(pcm) == 0 {
+		return append([]int16(nil), pcm...)
+	}
+	src := pcm
+	if w := from / to; w > 1 {
+		src = make([]int16, len(pcm))
+		sum := 0
+		for i, v := range pcm {
+			if sum += int(v); i >= w {
+				sum -= int(pcm[i-w])
+			}
+			src[i] = int16(sum / w)
+		}
+	}
+	out := make([]int16, len(pcm)*to/from)
+	for i := range out {
+		at := float64(i) * float64(from) / float64(to)
+		k := int(at)
+		next := src[min(k+1, len(src)-1)]
+		out[i] = int16(float64(src[k]) + (at-float64(k))*(float64(next)-float64(src[k])))
+	}
+	return out
+}
+
 // Level returns the share (0..1) of pcm's energy that lies at freq Hz, by the
 // Goertzel algorithm. A pure sine gives about 1, silence 0, white noise about
 // 2/len(pcm). The window resolves about rate/len(pcm) Hz.

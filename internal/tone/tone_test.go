@@ -82,6 +82,18 @@ func TestDetector(t *testing.T) {
 	}
 }
 
+func TestResample(t *testing.T) {
+	for _, r := range [][2]int{{8000, 48000}, {48000, 8000}, {16000, 48000}, {48000, 16000}, {44100, 8000}, {8000, 8000}} {
+		out := Resample(Sine(600, r[0], time.Second, 0.25), r[0], r[1])
+		if l, rms := Level(out, r[1], 600), RMS(out); len(out) != r[1] || l < 0.98 || math.Abs(rms+15) > 0.6 {
+			t.Errorf("%v: %d samples, level %.3f, %.1f dBFS", r, len(out), l, rms)
+		}
+	}
+	if len(Resample(nil, 8000, 16000)) != 0 {
+		t.Error("something of nothing")
+	}
+}
+
 func TestSpeech(t *testing.T) {
 	const s = time.Second
 	for _, tt := range []struct {
