@@ -75,7 +75,7 @@ type Bridge struct {
 	prompt     *playing
 	events     []event // to be told when the tick is over
 
-	digitsHeard, slotsSkipped, framesEncoded, encodeErrors uint64
+	digitsHeard, slotsSkipped, framesEncoded, framesPassed, encodeErrors uint64
 }
 
 // An event is a callback that waits for the end of a tick.
@@ -154,14 +154,15 @@ func (b *Bridge) AttachPhone(l PhoneLeg) error {
 	b.up.reception = reception{clock: c.Clock, gone: b.up.totalLost()}
 	b.up.ssrc = 0
 	b.up.event = telephoneEvent{rate: l.EventRate}
-	b.up.pcm = make([]int16, c.Rate/50)
+	b.up.frame.pcm = make([]int16, c.Rate/50)
 	b.down = downlink{
 		period: slots,
-		enc:    enc,
-		pcm:    make([]int16, packet),
+		out:    outlet{enc: enc},
+		frame:  frame{pcm: make([]int16, packet)},
 		mix:    make([]int32, packet),
 		ticks:  uint32(c.Clock * slots / 100),
 	}
+	b.down.out.opus, _ = enc.(*codec.OpusEncoder)
 	b.speakers.setRate(c.Rate)
 	if b.prompt != nil {
 		b.prompt.load(c.Rate)
@@ -171,7 +172,7 @@ func (b *Bridge) AttachPhone(l PhoneLeg) error {
 
 // encodeUp makes the encoder towards the videobridge once both legs are here.
 func (b *Bridge) encodeUp() error {
-	b.up.enc = nil
+	b.stopUp()
 	if b.phone.conn == nil || b.conference.conn == nil {
 		return nil
 	}
@@ -181,8 +182,27 @@ func (b *Bridge) encodeUp() error {
 	if err != nil {
 		return fmt.Errorf("media: attach: %w", err)
 	}
-	b.up.enc, b.up.quiet, b.up.silent = e, 0, 0
+	b.up.out, b.up.quiet, b.up.silent = outlet{enc: e}, 0, 0
+	if b.codec.Name == "opus" {
+		b.up.out.opus = e
+	}
 	return nil
+}
+
+// stopUp drops the encoder towards the videobridge.
+func (b *Bridge) stopUp() {
+	b.framesEncoded += b.up.out.encoded
+	b.framesPassed += b.up.out.passed
+	b.up.out = outlet{}
+}
+
+// stopDown drops the encoder towards the phone.
+func (b *Bridge) stopDown() {
+	if b.down.out.enc != nil {
+		b.down.out.enc.Close()
+	}
+	b.framesPassed += b.down.out.passed
+	b.down.out = outlet{}
 }
 
 // UpdatePhone changes the direction of the phone leg: hold and resume.
@@ -206,11 +226,8 @@ func (b *Bridge) dropPhone() {
 		b.up.player.close()
 		b.up.player = nil
 	}
-	if b.down.enc != nil {
-		b.down.enc.Close()
-		b.down.enc = nil
-	}
-	b.up.enc = nil
+	b.stopDown()
+	b.stopUp()
 	b.speakers.releaseAll(0)
 }
 
@@ -245,7 +262,7 @@ func (b *Bridge) DetachConference() {
 func (b *Bridge) dropConference() {
 	b.conference.detach()
 	b.speakers.clear()
-	b.up.enc = nil
+	b.stopUp()
 }
 
 // SetMuted stops (or resumes) sending the phone's voice to the bridge. Digits

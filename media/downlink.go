@@ -1,10 +1,6 @@
 package media
 
-import (
-	"time"
-
-	"brewline/media/codec"
-)
+import "time"
 
 // duck is by how much, in bits, the conference is lowered under a prompt: 12 dB.
 const duck = 2
@@ -16,13 +12,14 @@ const dtxRefresh = 20
 // downlink is the way from the videobridge to the phone.
 type downlink struct {
 	phase  phase
-	period int           // slots
-	enc    codec.Encoder // nil without phone
-	pcm    []int16       // one packet
-	mix    []int32
-	ticks  uint32 // of a packet
-	toc    byte   // of the last Opus packet
-	quiet  int    // packets of silence in a row
+	period int    // slots
+	out    outlet // without encoder if there is no phone
+	frame  frame  // one packet
+
+	mix   []int32
+	ticks uint32 // of a packet
+	toc   byte   // of the last Opus packet
+	quiet int    // packets of silence in a row
 }
 
 // conferencePacket takes an RTP packet of the videobridge.
@@ -57,10 +54,10 @@ func (b *Bridge) tickDown(now time.Duration, missed int) (shift int) {
 		heard, shift = b.mixDown(now, missed)
 	} else {
 		b.speakers.releaseAll(now)
-		clear(d.pcm)
+		d.frame.silence()
 	}
-	if b.prompt != nil && b.speak(d.pcm, missed) {
-		heard = true
+	if b.prompt != nil && b.speak(d.frame.pcm, missed) {
+		heard, d.frame.opus = true, nil
 	}
 	if sending {
 		b.sendDown(heard)
@@ -72,27 +69,31 @@ func (b *Bridge) tickDown(now time.Duration, missed int) (shift int) {
 	return shift
 }
 
-// mixDown puts what the conference says into pcm.
+// mixDown puts what the conference says into the frame.
 func (b *Bridge) mixDown(now time.Duration, missed int) (heard bool, shift int) {
 	d, k := &b.down, b.speakers
 	k.choose(now)
+	f := &d.frame
 	voices, known := 0, false
 	var spare time.Duration
+	var packet []byte
 	for _, s := range k.chosen {
 		p := s.player
 		if missed > 0 {
-			p.advance(missed * len(d.pcm))
+			p.advance(missed * len(f.pcm))
 		}
-		if !p.pull(d.pcm, now) {
+		if !p.pull(f, now) {
 			continue
 		}
 		b.conference.stats.Delay = p.waited
 		if voices++; voices == 1 {
-			for i, v := range d.pcm {
+			packet = f.opus
+			for i, v := range f.pcm {
 				d.mix[i] = int32(v)
 			}
 		} else {
-			for i, v := range d.pcm {
+			packet = nil
+			for i, v := range f.pcm {
 				d.mix[i] += int32(v)
 			}
 		}
@@ -102,14 +103,12 @@ func (b *Bridge) mixDown(now time.Duration, missed int) (heard bool, shift int) 
 	}
 	switch voices {
 	case 0:
-		clear(d.pcm)
-	case 1: // it is in pcm, or was before others had nothing to say
-		for i, v := range d.mix {
-			d.pcm[i] = int16(v)
-		}
+		clear(f.pcm)
+	case 1: // it is in pcm: those who have nothing to say leave it alone
 	default:
-		saturate(d.pcm, d.mix)
+		saturate(f.pcm, d.mix)
 	}
+	f.opus = packet
 	if known {
 		if shift = d.phase.shift(now, spare, d.period); shift != 0 {
 			for _, s := range k.chosen {
@@ -120,7 +119,7 @@ func (b *Bridge) mixDown(now time.Duration, missed int) (heard bool, shift int) 
 	return voices > 0, shift
 }
 
-// sendDown encodes and sends pcm.
+// sendDown sends the frame.
 func (b *Bridge) sendDown(heard bool) {
 	d, l := &b.down, &b.phone
 	h := l.header(l.pt)
@@ -132,10 +131,11 @@ func (b *Bridge) sendDown(heard bool) {
 	}
 	if b.codec.Name == "opus" && d.quiet > hangover && d.quiet%dtxRefresh != 0 {
 		out[0] = d.toc
+		d.out.rest()
 		l.send(h+1, h)
 		return
 	}
-	n, err := d.enc.Encode(out, d.pcm)
+	n, err := d.out.put(out, &d.frame)
 	if err != nil || n == 0 {
 		b.encodeErrors++
 		return

@@ -71,8 +71,10 @@ type player struct {
 	duration   int   // samples in the last packet
 	recovered  int64 // seq whose predecessor was recovered
 	fecUntil   time.Duration
-	skip, drop int // samples to leave out undecoded, decoded
-	asked      int // samples in a pull
+	skip, drop int    // samples to leave out undecoded, decoded
+	asked      int    // samples in a pull
+	held       []byte // the last packet decoded
+	whole      bool   // pcm began with it in this pull, and nothing was cut
 
 	assessed    time.Duration // when the running assessment began
 	assessments int           // packets in it
@@ -175,6 +177,7 @@ func (p *player) flush() {
 		}
 	}
 	p.next, p.owed, p.top = 0, 0, 0
+	p.pcm, p.head = p.pcm[:0], 0
 	p.rest()
 }
 
@@ -191,6 +194,11 @@ func (p *player) begin(now time.Duration) { p.assessed, p.assessments = now, 0 }
 // close gives back what the player holds.
 func (p *player) close() {
 	p.flush()
+	if p.held != nil {
+		p.pool.put(p.held)
+		p.held = nil
+	}
+
 	p.dec.Close()
 }
 
@@ -205,9 +213,12 @@ func (p *player) advance(n int) {
 	p.skip += n - cut
 }
 
-// pull fills dst with what is to be heard at now. It returns false if there is
-// nothing to be heard, and dst is then untouched.
-func (p *player) pull(dst []int16, now time.Duration) bool {
+// pull fills f with what is to be heard at now. It returns false if there is
+// nothing to be heard, and f's PCM is then untouched.
+func (p *player) pull(f *frame, now time.Duration) bool {
+	dst := f.pcm
+	f.opus, p.whole = nil, false
+
 	if p.head > 0 {
 		p.pcm = p.pcm[:copy(p.pcm[:cap(p.pcm)], p.pcm[p.head:])]
 		p.head = 0
@@ -221,6 +232,9 @@ func (p *player) pull(dst []int16, now time.Duration) bool {
 	n := copy(dst, p.pcm)
 	clear(dst[n:])
 	p.head = n
+	if p.whole && n == len(p.pcm) && n == p.duration {
+		f.opus = p.held
+	}
 	return true
 }
 
@@ -478,12 +492,24 @@ func (p *player) decode(q *packet) {
 		if k, err := p.dec.Decode(p.grow(n), q.data); err != nil || k != n {
 			clear(p.pcm[from:])
 		}
+		p.hold(q)
+		p.whole = from == 0
 	}
 	p.remove(q)
 }
 
+// hold keeps the data of q until that of another is held.
+func (p *player) hold(q *packet) {
+	if p.held != nil {
+		p.pool.put(p.held)
+	}
+	p.held, q.data = q.data, nil
+}
+
 // cut takes n samples out of pcm at from.
 func (p *player) cut(from, n int) {
+	p.whole = false
+
 	k := copy(p.pcm[from:], p.pcm[from+n:])
 	p.pcm = p.pcm[:from+k]
 }

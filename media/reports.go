@@ -1,6 +1,10 @@
 package media
 
-import "time"
+import (
+	"time"
+
+	"brewline/media/codec"
+)
 
 // reports is what RTCP packets of one leg are told to.
 type reports struct {
@@ -41,8 +45,8 @@ func (r *conferenceReports) reportOf(ssrc uint32, block reportBlock) {
 		return
 	}
 	b.conference.heard(block, ntpTime(b.pacer.wall.Add(r.at)))
-	if b.up.enc != nil {
-		b.up.enc.SetLoss(max(expectedLoss, int(block.fraction)*100/256))
+	if e, ok := b.up.out.enc.(*codec.OpusEncoder); ok {
+		e.SetLoss(max(expectedLoss, int(block.fraction)*100/256))
 	}
 }
 

@@ -24,6 +24,7 @@ type Stats struct {
 	EncodeErrors  uint64
 	FramesEncoded uint64 // Opus frames encoded for the videobridge
 	FramesDecoded uint64 // Opus frames decoded from the videobridge
+	FramesPassed  uint64 // Opus packets passed from one leg to the other as they were
 }
 
 // LegStats counts the traffic of one leg.
@@ -55,8 +56,9 @@ func (b *Bridge) Stats() Stats {
 		LastAudioFromPhone: b.phone.lastRTP, LastAudioFromBridge: b.conference.lastRTP,
 		Sources: len(k.all), Decoders: k.players,
 		DigitsHeard: b.digitsHeard, SlotsSkipped: b.slotsSkipped,
-		FramesEncoded: b.framesEncoded, FramesDecoded: k.decoded(),
-		SendErrors: b.phone.errors + b.conference.errors, EncodeErrors: b.encodeErrors,
+		FramesEncoded: b.framesEncoded + b.up.out.encoded, FramesDecoded: k.decoded(),
+		FramesPassed: b.framesPassed + b.up.out.passed + b.down.out.passed,
+		SendErrors:   b.phone.errors + b.conference.errors, EncodeErrors: b.encodeErrors,
 	}
 	s.Phone.Lost, s.Phone.Jitter = uint64(max(b.up.totalLost(), 0)), b.up.jitterTime()
 	s.Conference.Lost = k.totalLost()

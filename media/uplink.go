@@ -1,10 +1,6 @@
 package media
 
-import (
-	"time"
-
-	"brewline/media/codec"
-)
+import "time"
 
 const (
 	// frameTime is the time in a packet to the videobridge.
@@ -36,10 +32,10 @@ type uplink struct {
 	newcomer  uint32 // another SSRC that is heard
 	newcomers int    // packets of it in a row
 	event     telephoneEvent
-	enc       *codec.OpusEncoder // nil unless both legs are here
-	pcm       []int16            // one frame
-	quiet     int                // frames not worth encoding in a row
-	silent    int                // frames sent as silence in a row
+	out       outlet // without encoder unless both legs are here
+	frame     frame
+	quiet     int // frames not worth encoding in a row
+	silent    int // frames sent as silence in a row
 }
 
 // packet takes an RTP packet of the phone.
@@ -105,7 +101,7 @@ func (b *Bridge) tickUp(now time.Duration, missed int) (shift int) {
 		return 0
 	}
 	b.conference.ts += uint32(missed) * frameTicks
-	if u.enc != nil {
+	if u.out.enc != nil {
 		shift = b.sendUp(now, missed)
 	}
 	b.reportConference(now)
@@ -122,9 +118,9 @@ func (b *Bridge) sendUp(now time.Duration, missed int) (shift int) {
 			u.player.flush()
 		}
 	} else {
-		u.player.advance(missed * len(u.pcm))
-		if u.player.pull(u.pcm, now) {
-			level = audioLevel(u.pcm)
+		u.player.advance(missed * len(u.frame.pcm))
+		if u.player.pull(&u.frame, now) {
+			level = audioLevel(u.frame.pcm)
 			b.phone.stats.Delay = u.player.waited
 		}
 		if u.player.spareKnown {
@@ -141,21 +137,22 @@ func (b *Bridge) sendUp(now time.Duration, missed int) (shift int) {
 	if level == levelSilent {
 		if u.silent == silenceSent {
 			c.pause = true
+			u.out.rest()
 			return shift
 		}
 		u.silent++
-		clear(u.pcm)
+		u.frame.silence()
 	}
 	h := c.header(c.pt)
 	if b.levelID != 0 {
 		h = putLevel(c.out[:], h, b.levelID, level, level <= voiceLevel)
 	}
-	n, err := u.enc.Encode(c.payload(h), u.pcm)
+	n, err := u.out.put(c.payload(h), &u.frame)
 	if err != nil {
 		b.encodeErrors++
 		return shift
 	}
-	b.framesEncoded++
+
 	c.send(h+n, h)
 	return shift
 }

@@ -68,6 +68,9 @@ func (e *OpusEncoder) SetLoss(percent int) {
 	}
 }
 
+// Reset makes the encoder forget what it encoded.
+func (e *OpusEncoder) Reset() { _ = e.e.Reset() } // libopus knows no error here
+
 // Close implements [Encoder].
 func (e *OpusEncoder) Close() {}
 
