@@ -647,6 +647,9 @@ func (b *Browser) hear(ctx context.Context, freq int, pick func(uint32, string) 
 // audio that came (the last BrowserOptions.Keep of it).
 func (b *Browser) Heard() []int16 { return b.rec.mix(everybody) }
 
+// HeardSince is when the first sample of Heard came, zero if none has.
+func (b *Browser) HeardSince() time.Time { return b.rec.since() }
+
 // HeardFrom is what it heard from the occupant of that nick.
 func (b *Browser) HeardFrom(nick string) []int16 { return b.rec.mix(ownedBy(nick)) }
 

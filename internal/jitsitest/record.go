@@ -174,6 +174,22 @@ func (r *recorder) mix(pick func(ssrc uint32, owner string) bool) []int16 {
 	return out
 }
 
+// since is the time of the first sample that mix gives of everybody.
+func (r *recorder) since() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from := -1
+	for _, t := range r.tracks {
+		if len(t.pcm) > 0 && (from < 0 || t.base < from) {
+			from = t.base
+		}
+	}
+	if from < 0 {
+		return time.Time{}
+	}
+	return r.epoch.Add(time.Duration(from) * time.Second / rate)
+}
+
 // ends are the positions up to which each source was heard.
 func (r *recorder) ends() map[uint32]int {
 	r.mu.Lock()

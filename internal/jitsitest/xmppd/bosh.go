@@ -243,8 +243,8 @@ func (s *Server) createBOSH(b boshBody, q Request) (*boshSession, string) {
 		s: s, sid: sid, rid: b.rid - 1, creating: true, notOpen: true,
 		wait: time.Duration(min(wait, s.o.Timing.MaxWait.Seconds()) * float64(time.Second)),
 	}
-	bs.x = &session{s: s, id: sid, host: host, out: bs, secure: true, canTLS: false, web2: true,
-		web: Token{Token: q.Token, Room: q.Room, Prefix: q.Prefix}}
+	bs.x = &session{s: s, id: sid, host: host, out: bs, secure: true, web: true,
+		token: Token{Token: q.Token, Room: q.Room, Prefix: q.Prefix}}
 	s.bosh[sid] = bs
 	s.streams[bs.x] = struct{}{}
 	return bs, ""
@@ -273,13 +273,11 @@ func (bs *boshSession) flush(always bool) {
 	if bs.creating {
 		bs.creating = false
 		t := bs.s.o.Timing
-		for _, a := range []attr{
+		body.Attrs = append(body.Attrs, []attr{
 			{"wait", seconds(bs.wait)}, {"requests", strconv.Itoa(boshRequests)}, {"hold", strconv.Itoa(boshHold)},
 			{"inactivity", seconds(t.Inactivity)}, {"polling", seconds(t.Polling)}, {"authid", bs.sid},
 			{"secure", "true"}, {"ver", "1.6"}, {"from", bs.x.host.Domain}, {"xmlns:xmpp", nsXBOSH}, {"xmpp:version", "1.0"},
-		} {
-			body.Attrs = append(body.Attrs, a)
-		}
+		}...)
 	}
 	answer := strings.TrimSuffix(body.encode("", nsClient), "/>") + ">" + strings.Join(bs.buf, "") + "</body>"
 	bs.buf, bs.bufBytes = nil, 0

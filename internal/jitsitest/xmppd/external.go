@@ -37,7 +37,7 @@ func (s *Server) extra(e *element, to jid) bool {
 	}
 	from, err := parseJID(e.attr("from"))
 	x := s.sessions[from.String()]
-	if err != nil || x == nil || x.web.Room == "" {
+	if err != nil || x == nil || x.token.Room == "" {
 		return true // as in the original: silence
 	}
 	r := s.services[s.o.MUC].rooms[x.roomNode()]
@@ -67,9 +67,9 @@ func (s *Server) extra(e *element, to jid) bool {
 
 // roomNode is the node of the room that the session's URL names.
 func (x *session) roomNode() string {
-	n := strings.ToLower(x.web.Room)
-	if x.web.Prefix != "" {
-		n = "[" + strings.ToLower(x.web.Prefix) + "]" + n
+	n := strings.ToLower(x.token.Room)
+	if x.token.Prefix != "" {
+		n = "[" + strings.ToLower(x.token.Prefix) + "]" + n
 	}
 	return n
 }

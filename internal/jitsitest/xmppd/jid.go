@@ -44,4 +44,3 @@ func (j jid) String() string {
 
 func (j jid) bare() jid           { return jid{j.local, j.domain, ""} }
 func (j jid) with(res string) jid { return jid{j.local, j.domain, res} }
-func (j jid) zero() bool          { return j == jid{} }

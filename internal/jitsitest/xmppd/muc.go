@@ -124,9 +124,6 @@ func (m *mucService) create(node string) *room {
 	return r
 }
 
-// stop frees what a room holds when the server dies.
-func (r *room) stop() {}
-
 // byOrder are the occupants in the order of their joining.
 func (r *room) byOrder() []*occupant {
 	var out []*occupant

@@ -75,7 +75,7 @@ type Options struct {
 	NoExternalInfo    bool     // no AV moderation, metadata and end-conference components
 	C2SBytesPerSecond int      // mod_limits on client connections; 0 is off
 
-	TLS     *tls.Config // certificate for STARTTLS on client TCP and for TLSBOSH; nil offers none
+	TLS     *tls.Config // certificate for STARTTLS on client TCP and for HTTPS; nil offers none
 	HTTPS   bool        // BOSH and WebSocket are served over TLS
 	Listen  string      // IP of every listener, default "127.0.0.1"
 	MaxBody int64       // bytes of one HTTP body or stanza, default 1 MiB

@@ -111,8 +111,6 @@ type script struct {
 	s      *Server
 	room   string
 	f      *focus
-	face   string // the focus' presence children
-	faceID string
 	people map[string]*user // by recorded nick
 }
 

@@ -77,7 +77,7 @@ func (x *session) handleSASL(e *element) {
 			x.fail("invalid-mechanism", "")
 		case mech == "ANONYMOUS":
 			if check := x.s.o.CheckToken; check != nil {
-				if err := check(x.web); err != nil {
+				if err := check(x.token); err != nil {
 					x.fail("not-allowed", err.Error())
 					return
 				}

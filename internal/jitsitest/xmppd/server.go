@@ -196,11 +196,6 @@ func (s *Server) Kill() {
 	for x := range s.streams {
 		x.closed = true
 	}
-	for _, m := range s.services {
-		for _, r := range m.rooms {
-			r.stop()
-		}
-	}
 	s.mu.Unlock()
 
 	n.cancel()

@@ -20,7 +20,7 @@ type session struct {
 	id       string // stream id
 	host     *Host
 	out      transport
-	web      Token
+	token    Token
 	jid      jid
 	login    login
 	presence *element
@@ -29,12 +29,12 @@ type session struct {
 	closed   bool
 	secure   bool // TLS, or a web transport (consider_bosh_secure)
 	canTLS   bool // STARTTLS is possible
-	web2     bool // BOSH or WebSocket
+	web      bool // BOSH or WebSocket
 }
 
 func (x *session) send(e *element) {
 	if !x.ending && !x.closed {
-		x.out.send(x.s.outgoing(x, e))
+		x.out.send(x.s.outgoing(e))
 	}
 }
 
@@ -204,7 +204,7 @@ func (x *session) bind(iq *element) {
 	}
 	x.jid = j
 	x.s.sessions[j.String()] = x
-	if !x.s.o.NoJiconop && x.web2 {
+	if !x.s.o.NoJiconop && x.web {
 		x.send(x.s.jiconop(x))
 	}
 	x.send(el(nsClient, "iq", "type", "result", "id", iq.attr("id")).add(

@@ -5,7 +5,7 @@ import "strings"
 // mod_muc_domain_mapper: clients write room@conference.tenant.domain, inside the
 // room is [tenant]room@conference.domain.
 
-// muc splits Options.MUC into the part before Options.Domain and the rest.
+// mucPrefix splits Options.MUC into the part before Options.Domain and the rest.
 func (s *Server) mucPrefix() (string, bool) {
 	return strings.CutSuffix(s.o.MUC, "."+s.o.Domain)
 }
@@ -61,17 +61,15 @@ func (s *Server) incoming(e *element) {
 	if c := e.child(nsFocus, "conference"); c != nil {
 		c.set("room", s.inner(c.attr("room")))
 	}
-	for _, name := range []string{"mute"} {
-		for _, c := range e.children() {
-			if c.Name == name && c.attr("jid") != "" {
-				c.set("jid", s.inner(c.attr("jid")))
-			}
+	for _, c := range e.children() {
+		if c.Name == "mute" && c.attr("jid") != "" {
+			c.set("jid", s.inner(c.attr("jid")))
 		}
 	}
 }
 
 // outgoing maps a stanza for a client; the original stays as it is.
-func (s *Server) outgoing(_ *session, e *element) *element {
+func (s *Server) outgoing(e *element) *element {
 	from := e.attr("from")
 	if o := s.outer(from); o != from {
 		e = e.with("from", o)

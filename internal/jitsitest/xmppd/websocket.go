@@ -86,7 +86,7 @@ func (s *Server) serveWebSocket(n *network, w http.ResponseWriter, r *http.Reque
 	}
 	defer n.drop(closer)
 	t := &ws{s: s, conn: conn, q: newQueue(), id: randomUUID()}
-	x := &session{s: s, id: t.id, out: t, secure: true, web2: true, web: Token{Token: q.Token, Room: q.Room, Prefix: q.Prefix}}
+	x := &session{s: s, id: t.id, out: t, secure: true, web: true, token: Token{Token: q.Token, Room: q.Room, Prefix: q.Prefix}}
 	s.runWebSocket(n.ctx, t, x)
 }
 
