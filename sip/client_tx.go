@@ -32,6 +32,11 @@ type clientTx struct {
 // response and the transaction's key. For a 2xx to an INVITE the caller owes
 // the ACK: [UA.keepACK] with that key.
 func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.Response, key string, err error) {
+	return u.transact(ctx, h, req, nil)
+}
+
+// transact is roundTrip that tells provisional responses of an INVITE.
+func (u *UA) transact(ctx context.Context, h hop, req *sip.Request, progress func(*sip.Response)) (res *sip.Response, key string, err error) {
 	branch := sip.RFC3261BranchMagicCookie + token(16)
 	u.addVia(h, req, branch)
 	key = string(req.Method) + " " + branch
@@ -65,6 +70,7 @@ func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.R
 	limit := time.NewTimer(64 * t1) // timers B, F
 	defer limit.Stop()
 	cancelled := ctx.Done()
+	heard, cancelWanted := false, false
 	for {
 		select {
 		case <-resend.C:
@@ -83,17 +89,33 @@ func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.R
 			if !invite {
 				return nil, key, ctx.Err()
 			}
-			// An INVITE is not simply forgotten: the peer may accept it.
-			u.cancel(h, req, branch)
+			// An INVITE is not simply forgotten: the peer may accept it. The
+			// CANCEL waits for a sign of it (RFC 3261 §9.1).
 			cancelled = nil
-			limit.Reset(64 * t1)
+			if heard {
+				u.cancel(h, req, branch)
+				limit.Reset(64 * t1)
+			} else {
+				cancelWanted = true
+			}
 		case res := <-tx.responses:
 			if res.StatusCode < 200 {
 				if !invite {
 					interval = t2
-				} else if cancelled != nil {
-					resend.Stop()
+					continue
+				}
+				heard = true
+				resend.Stop()
+				switch {
+				case cancelWanted:
+					cancelWanted = false
+					u.cancel(h, req, branch)
+					limit.Reset(64 * t1)
+				case cancelled != nil:
 					limit.Stop() // the answer takes as long as it takes
+				}
+				if progress != nil {
+					progress(res)
 				}
 				continue
 			}
