@@ -363,7 +363,7 @@ func TestBOSHCreation(t *testing.T) {
 func TestBOSHWaitAndInactivity(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{Domain: "meet.test", OpenRoomCreation: true, AnyNick: true,
-		Timing: Timing{MaxWait: 50 * time.Millisecond, Inactivity: 150 * time.Millisecond}})
+		Timing: Timing{MaxWait: 200 * time.Millisecond, Inactivity: time.Second}})
 	attach(t, s, nil)
 	x := target{"xmppd", s.BOSHURL(), "meet.test", s}
 	ctx := within(t)
@@ -475,5 +475,48 @@ func TestKillAndRestart(t *testing.T) {
 	}
 	if err := v.Close(); err != nil && !errors.Is(err, client.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// Silence holds everything back, on every transport, and loses nothing.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{})
+	u := join(t, s, client.Options{})
+	tcp, _ := dialTCP(t, s.C2SAddr())
+	tcp.bind(s.o.Domain, "x")
+	web := dialWS(t, s.WebSocketURL())
+	web.bind(s.o.Domain, "x")
+	const ping = "<iq xmlns='jabber:client' type='get' id='p' to='meet.example'><ping xmlns='urn:xmpp:ping'/></iq>"
+	s.Faults().Silence(true)
+	got := make(chan string, 3)
+	for name, w := range map[string]*wire{"tcp": tcp, "ws": web} {
+		w.say(ping)
+		go func() {
+			e, err := w.hear()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got <- name + " " + e.attr("id")
+		}()
+	}
+	u.must(ping)
+	go func() {
+		u.await("answer", func(e *element) bool { return e.attr("id") == "p" })
+		got <- "bosh p"
+	}()
+	select {
+	case x := <-got:
+		t.Errorf("%s in spite of silence", x)
+	case <-time.After(100 * time.Millisecond):
+	}
+	s.Faults().Silence(false)
+	for range 3 {
+		select {
+		case <-got:
+		case <-within(t).Done():
+			t.Fatal("no answer after the silence")
+		}
 	}
 }
