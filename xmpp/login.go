@@ -42,6 +42,9 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 		caps: Caps{Hash: "sha-1", Node: o.CapsNode, Ver: CapsHash(o.Disco)},
 	}
 	if err := s.connect(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
 		return nil, fmt.Errorf("connect %s: %w", safeURL(o.URL), dialError(err))
 	}
 	stop := context.AfterFunc(ctx, func() { s.t.Abort(context.Cause(ctx)) })
@@ -345,7 +348,7 @@ func (s *Session) authenticate(offered []string) error {
 		case "success":
 			// SCRAM's last message proves that the server knows the password.
 			if in, err := saslData(el.Data); err == nil && len(in) > 0 && more {
-				if more, _, err = neg.Step(in); err != nil {
+				if _, _, err = neg.Step(in); err != nil {
 					return fmt.Errorf("%w: %s: %w", ErrAuth, m.Name, err)
 				}
 				verified = true

@@ -143,6 +143,9 @@ func (s *Session) Send(v any) error {
 	if err != nil {
 		return err
 	}
+	if err := s.Err(); err != nil {
+		return err
+	}
 	if err := s.t.Send(b); err != nil {
 		return s.sendError(err)
 	}

@@ -246,7 +246,7 @@ func TestSilenceEndsTheSession(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	o := f.options()
-	o.PingInterval, o.PingTimeout, o.CloseTimeout = 10*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
+	o.PingInterval, o.PingTimeout, o.CloseTimeout = 10*time.Millisecond, time.Second, 10*time.Millisecond
 	s := f.dial(o)
 	for range 3 { // as long as they are answered the session lives
 		p := f.expect("ping")

@@ -24,7 +24,8 @@ type tcpWire struct {
 	split  *split.Splitter
 	buf    []byte
 	els    []split.Element
-	closed bool // the server ended its stream
+	closed bool  // the server ended its stream
+	err    error // once els are read
 }
 
 func newTCPWire(c net.Conn, o Options) *tcpWire {
@@ -39,18 +40,18 @@ func (w *tcpWire) End() error                    { w.closed = true; return nil }
 
 func (w *tcpWire) read() (split.Element, error) {
 	for len(w.els) == 0 {
-		if w.closed {
-			return split.Element{}, errStreamEnd
+		if w.err != nil {
+			return split.Element{}, w.err
 		}
 		n, err := w.c.Read(w.buf)
-		if ferr := w.split.Feed(w.buf[:n]); ferr != nil {
-			return split.Element{}, ferr
+		if w.err = w.split.Feed(w.buf[:n]); w.err == nil {
+			w.err = err
 		}
-		if err != nil && len(w.els) == 0 && !w.closed {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return split.Element{}, err
+		switch {
+		case w.closed:
+			w.err = errStreamEnd
+		case w.err == io.EOF:
+			w.err = io.ErrUnexpectedEOF
 		}
 	}
 	el := w.els[0]
