@@ -173,9 +173,25 @@ func (u *UA) handleResponse(res *sip.Response) {
 			_ = to.f.send(ack, to.addr)
 		}
 	default:
+		tx.deliver(res)
+	}
+}
+
+// deliver hands a response over without waiting. Of too many the provisional
+// ones get lost, a final one never.
+func (tx *clientTx) deliver(res *sip.Response) {
+	for range cap(tx.responses) + 1 {
 		select {
 		case tx.responses <- res:
-		default: // the peer will repeat it
+			return
+		default:
+		}
+		if res.StatusCode < 200 {
+			return
+		}
+		select {
+		case <-tx.responses:
+		default:
 		}
 	}
 }
