@@ -3,6 +3,7 @@ package prosodytest
 import (
 	"bytes"
 	"crypto/x509"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +18,12 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"brewline/internal/needtool"
 )
+
+//go:embed mod_muc_hidden.lua
+var hideRooms []byte
 
 // Options of a server. Empty names follow from Domain.
 type Options struct {
@@ -31,6 +37,9 @@ type Options struct {
 	Admins          []string          // JIDs; admins own every room
 	// RestrictRooms lets only admins create rooms in MUC, as Jitsi does.
 	RestrictRooms bool
+	// HideRooms makes MUC answer disco#info about a room with forbidden unless
+	// an occupant asks, as Jitsi's mod_muc_hide_all does.
+	HideRooms bool
 	// TLS offers STARTTLS and https with a certificate of its own for Domain,
 	// AuthDomain and 127.0.0.1; Server.Roots verifies it.
 	TLS bool
@@ -58,12 +67,13 @@ func (o Options) withDefaults() Options {
 // Server is a running Prosody.
 type Server struct {
 	Options
-	tb    testing.TB
-	dir   string
-	ports ports
-	roots *x509.CertPool
-	cmd   *exec.Cmd
-	done  chan struct{}
+	tb      testing.TB
+	program string
+	dir     string
+	ports   ports
+	roots   *x509.CertPool
+	cmd     *exec.Cmd
+	done    chan struct{}
 }
 
 type ports struct{ HTTP, HTTPS, C2S, Component int }
@@ -73,14 +83,17 @@ const (
 	stopTimeout  = 10 * time.Second
 )
 
-// Start runs a server until the test ends. The test is skipped when Prosody
-// is not installed.
+// Start runs a server until the test ends. Without Prosody the test is skipped
+// or fails, as needtool says.
 func Start(tb testing.TB, o Options) *Server {
 	tb.Helper()
-	if _, err := exec.LookPath("prosody"); err != nil {
-		tb.Skip("prosody is not installed")
+	program := needtool.Path(tb, "prosody")
+	s := &Server{Options: o.withDefaults(), tb: tb, program: program, dir: tb.TempDir()}
+	if o.HideRooms {
+		if err := os.WriteFile(filepath.Join(s.dir, "mod_muc_hidden.lua"), hideRooms, 0o600); err != nil {
+			tb.Fatalf("prosody: %v", err)
+		}
 	}
-	s := &Server{Options: o.withDefaults(), tb: tb, dir: tb.TempDir()}
 	if o.TLS {
 		roots, err := writeCertificate(s.dir, s.Domain, s.AuthDomain)
 		if err != nil {
@@ -135,8 +148,11 @@ func (s *Server) C2SAddr() string { return s.addr(s.ports.C2S) }
 // ComponentAddr is the host:port for the external component.
 func (s *Server) ComponentAddr() string { return s.addr(s.ports.Component) }
 
-// Roots verify the server's certificate.
+// Roots verify the server's certificate, with Options.TLS.
 func (s *Server) Roots() *x509.CertPool { return s.roots }
+
+// CAFile is a file that holds the same in PEM.
+func (s *Server) CAFile() string { return filepath.Join(s.dir, "cert.pem") }
 
 // Log is what the server has logged.
 func (s *Server) Log() string {
@@ -208,7 +224,7 @@ func (s *Server) run() error {
 	if err := os.WriteFile(path, cfg.Bytes(), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.Command("prosody", "-F", "--config", path)
+	cmd := exec.Command(s.program, "-F", "--config", path)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "PROSODY_CONFIG="+path, "LC_ALL=C")
 	out, err := os.OpenFile(filepath.Join(s.dir, "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -324,7 +340,8 @@ certificates = {{lua .Dir}}
 log = { info = {{lua (print .Dir "/prosody.log")}} }
 interfaces = { "127.0.0.1" }
 local_interfaces = { "127.0.0.1" }
-c2s_ports = { {{.Ports.C2S}} }
+{{if .HideRooms}}plugin_paths = { {{lua .Dir}} }
+{{end}}c2s_ports = { {{.Ports.C2S}} }
 c2s_direct_tls_ports = { }
 s2s_ports = { }
 http_ports = { {{.Ports.HTTP}} }
@@ -358,8 +375,9 @@ VirtualHost {{lua .AuthDomain}}
 Component {{lua .MUC}} "muc"
 	muc_room_locking = false
 	muc_room_default_public_jids = true
-	{{if .RestrictRooms}}restrict_room_creation = true{{end}}
-
+	{{if .RestrictRooms}}restrict_room_creation = true
+	{{end}}{{if .HideRooms}}modules_enabled = { "muc_hidden" }
+	{{end}}
 Component {{lua .InternalMUC}} "muc"
 	muc_room_locking = false
 	muc_room_default_public_jids = true
