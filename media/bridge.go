@@ -1,6 +1,7 @@
 package media
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -88,6 +89,8 @@ type event struct {
 const (
 	// maxDigits bounds the digits of one tick; more than one is not human.
 	maxDigits = 16
+	// maxDrain bounds the packets of a leg that are taken in one tick.
+	maxDrain = 512
 	// maxOwners bounds what SetOwner remembers.
 	maxOwners = 1024
 )
@@ -363,14 +366,22 @@ func (b *Bridge) digit(digit byte, d time.Duration) {
 func (b *Bridge) drain() {
 	if c := b.phone.conn; c != nil {
 		ring := c.Ring()
-		for p, ok := ring.Peek(); ok; p, ok = ring.Peek() {
+		for range maxDrain {
+			p, ok := ring.Peek()
+			if !ok {
+				break
+			}
 			b.phonePackets(p)
 			ring.Release()
 		}
 	}
 	if c := b.conference.conn; c != nil {
 		ring := c.Ring()
-		for p, ok := ring.Peek(); ok; p, ok = ring.Peek() {
+		for range maxDrain {
+			p, ok := ring.Peek()
+			if !ok {
+				break
+			}
 			b.conferencePackets(p)
 			ring.Release()
 		}
@@ -382,7 +393,7 @@ func (b *Bridge) phonePackets(p *transport.Packet) {
 	if p.RTCP {
 		b.phone.stats.RTCPIn++
 		if !parseRTCP(p.Data, &phoneReports{b, p.At}) {
-			b.phone.stats.Invalid++
+			b.refuse(&b.phone, "phone", "RTCP", p.Data)
 		}
 		return
 	}
@@ -390,7 +401,7 @@ func (b *Bridge) phonePackets(p *transport.Packet) {
 	if r, ok := parseRTP(p.Data); ok {
 		b.phonePacket(&r, p.At)
 	} else {
-		b.phone.stats.Invalid++
+		b.refuse(&b.phone, "phone", "RTP", p.Data)
 	}
 }
 
@@ -399,7 +410,7 @@ func (b *Bridge) conferencePackets(p *transport.Packet) {
 	if p.RTCP {
 		b.conference.stats.RTCPIn++
 		if !parseRTCP(p.Data, &conferenceReports{b, p.At}) {
-			b.conference.stats.Invalid++
+			b.refuse(&b.conference, "conference", "RTCP", p.Data)
 		}
 		return
 	}
@@ -407,6 +418,21 @@ func (b *Bridge) conferencePackets(p *transport.Packet) {
 	if r, ok := parseRTP(p.Data); ok {
 		b.conferencePacket(&r, p.At)
 	} else {
-		b.conference.stats.Invalid++
+		b.refuse(&b.conference, "conference", "RTP", p.Data)
 	}
+}
+
+// refuse counts a packet that cannot be used, and logs the first of each leg
+// once the tick is over.
+func (b *Bridge) refuse(l *leg, name, why string, packet []byte) {
+	l.stats.Invalid++
+	if l.refused {
+		return
+	}
+	l.refused = true
+	size, start := len(packet), hex.EncodeToString(packet[:min(len(packet), rtpHeaderLen)])
+	b.events = append(b.events, event{done: func() {
+		b.o.Logger.Warn("media packet refused, further ones are only counted",
+			"leg", name, "reason", why, "bytes", size, "start", start)
+	}})
 }

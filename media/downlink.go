@@ -25,7 +25,7 @@ type downlink struct {
 // conferencePacket takes an RTP packet of the videobridge.
 func (b *Bridge) conferencePacket(p *rtpPacket, at time.Duration) {
 	if p.pt != b.conference.pt {
-		b.conference.stats.Invalid++
+		b.refuse(&b.conference, "conference", "payload type", p.payload)
 		return
 	}
 	b.conference.stats.PacketsIn++

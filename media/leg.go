@@ -30,7 +30,9 @@ type leg struct {
 	last     time.Duration
 	lastRTP  time.Duration
 	errors   uint64
-	out      [transport.MTU + transport.Overhead]byte
+	refused  bool // a packet was refused and logged
+
+	out [transport.MTU + transport.Overhead]byte
 }
 
 // attach puts a conn in its place. A stream whose SSRC stays goes on, another
@@ -52,7 +54,7 @@ func (l *leg) attach(c transport.Conn, ssrc uint32, pt uint8, cname string) {
 		cname = hex.EncodeToString(r[:])
 	}
 	l.cname = cname[:min(len(cname), maxCNAME)]
-	l.pause, l.report, l.sent, l.sentWas = true, 0, false, false
+	l.pause, l.report, l.sent, l.sentWas, l.refused = true, 0, false, false, false
 }
 
 // detach says goodbye and lets go of the conn.

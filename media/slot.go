@@ -15,7 +15,9 @@ type phase struct {
 }
 
 const (
-	phaseRest  = time.Second // between moves
+	phaseRest = time.Second      // between moves
+	phaseCalm = 10 * time.Second // before one that only saves delay
+
 	phaseSlack = 2 * time.Millisecond
 )
 
@@ -27,7 +29,9 @@ func (p *phase) shift(now, spare time.Duration, period int) int {
 	}
 	d := 0
 	switch {
-	case spare >= slotTime+phaseSlack && p.offset > -(period-1):
+	case spare >= slotTime+phaseSlack && p.offset > -(period-1) &&
+		(!p.moved || now-p.at >= phaseCalm):
+
 		d = -1
 	case spare < 0 && spare >= -slotTime && p.offset < period-1:
 		d = 1

@@ -44,7 +44,7 @@ func (b *Bridge) phonePacket(p *rtpPacket, at time.Duration) {
 	audio := p.pt == l.RecvPT || p.pt == l.SendPT
 	event := l.RecvEventPT != 0 && p.pt == l.RecvEventPT
 	if !audio && !event && p.pt != ptCN {
-		b.phone.stats.Invalid++
+		b.refuse(&b.phone, "phone", "payload type", p.payload)
 		return
 	}
 	b.phone.stats.PacketsIn++
