@@ -269,6 +269,73 @@ type kickItem struct {
 	Reason string `xml:"reason"`
 }
 
+type owner struct {
+	XMLName struct{} `xml:"http://jabber.org/protocol/muc#owner query"`
+	Form    form     `xml:"jabber:x:data x"`
+}
+
+type form struct {
+	Type   string  `xml:"type,attr"`
+	Fields []field `xml:"field"`
+}
+
+type field struct {
+	Var   string `xml:"var,attr"`
+	Value string `xml:"value"`
+}
+
+func TestProsodyRefusals(t *testing.T) {
+	t.Parallel()
+	p := prosodytest.Start(t, prosodytest.Options{Accounts: map[string]string{"admin": "pw"}, RestrictRooms: true, Admins: []string{"admin@auth.meet.test"}})
+	admin := dial(t, xmpp.Options{URL: p.BOSHURL(), Domain: p.AuthDomain, Username: "admin", Password: "pw"})
+	s := dial(t, xmpp.Options{URL: p.BOSHURL(), Domain: p.Domain})
+	room := xmpp.JID{Local: "closed", Domain: p.MUC}
+	try := func(password string, want xmpp.JoinKind) {
+		t.Helper()
+		r, err := s.Join(within(t), xmpp.RoomOptions{Room: room, Nick: "ab12cd34", Password: password})
+		var je *xmpp.JoinError
+		switch {
+		case want < 0 && err != nil, want >= 0 && (!errors.As(err, &je) || je.Kind != want):
+			t.Errorf("join with %q: %v, want %v", password, err, want)
+		case err == nil:
+			_ = r.Leave()
+		}
+	}
+	set := func(payload any) {
+		t.Helper()
+		if _, err := admin.Request(within(t), &xmpp.IQ{Type: "set", To: room, Payload: payload}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure := func(fields ...field) {
+		set(owner{Form: form{Type: "submit", Fields: append([]field{{"FORM_TYPE", "http://jabber.org/protocol/muc#roomconfig"}}, fields...)}})
+	}
+	try("", xmpp.JoinNoRoom)
+	if _, err := admin.Join(within(t), xmpp.RoomOptions{Room: room, Nick: "focus"}); err != nil {
+		t.Fatal(err)
+	}
+	try("", -1)
+	configure(field{"muc#roomconfig_passwordprotectedroom", "1"}, field{"muc#roomconfig_roomsecret", "4242"})
+	try("", xmpp.JoinPassword)
+	try("0000", xmpp.JoinPassword)
+	try("4242", -1)
+	configure(field{"muc#roomconfig_passwordprotectedroom", "0"}, field{"muc#roomconfig_roomsecret", ""}, field{"muc#roomconfig_membersonly", "1"})
+	try("", xmpp.JoinNotAllowed)
+	configure(field{"muc#roomconfig_membersonly", "0"})
+	set(affiliate{Item: affiliateItem{JID: s.JID().Bare(), Affiliation: "outcast"}})
+	try("", xmpp.JoinBanned)
+}
+
+type affiliate struct {
+	XMLName struct{}      `xml:"http://jabber.org/protocol/muc#admin query"`
+	Item    affiliateItem `xml:"item"`
+}
+
+type affiliateItem struct {
+	JID         xmpp.JID `xml:"jid,attr"`
+	Affiliation string   `xml:"affiliation,attr"`
+}
+
 func TestProsodyGone(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"bosh", "websocket", "tcp"} {

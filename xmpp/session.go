@@ -73,7 +73,7 @@ type Session struct {
 
 type pendingIQ struct {
 	to    JID
-	reply chan *IQ // nil: nobody waits
+	reply chan *IQ // takes the one reply without blocking
 }
 
 // Stats count what the session refused to take.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"strconv"
 
+	"mellium.im/xmlstream"
+
 	"brewline/xmpp/internal/split"
 )
 
@@ -118,26 +120,9 @@ func parseTag(tag []byte, v any) error {
 			return err
 		}
 		if start, ok := t.(xml.StartElement); ok {
-			return xml.NewTokenDecoder(&emptyElement{start: start}).Decode(v)
+			return xml.NewTokenDecoder(xmlstream.Wrap(nil, start)).Decode(v)
 		}
 	}
-}
-
-// emptyElement is a token stream of one element without content.
-type emptyElement struct {
-	start xml.StartElement
-	n     int
-}
-
-func (e *emptyElement) Token() (xml.Token, error) {
-	e.n++
-	switch e.n {
-	case 1:
-		return e.start, nil
-	case 2:
-		return e.start.End(), nil
-	}
-	return nil, io.EOF
 }
 
 // escape appends s as an attribute value.
