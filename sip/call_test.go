@@ -175,3 +175,92 @@ func TestCall(t *testing.T) {
 		})
 	}
 }
+
+// A phone holds, resumes, and asks for our offer; then we offer anew.
+func TestPhoneHold(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"udp", "tcp"} {
+		e := newEcho(t)
+		c := newCalls()
+		u := newUA(t, c.on)
+		ctx := testCtx(t)
+		p := newPhone(t, func(o *siptest.PhoneOptions) { o.Codec, o.Transport = "pcma", transport })
+		a, err := p.Start(ctx, siptest.CallOptions{URI: uri(u, transport), Tone: 500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := receive(t, "call", c.c)
+		answered := make(chan error, 1)
+		go func() { _, err := e.answer(k.Dialog, "pcma"); answered <- err }()
+		phone, err := a.Wait(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := receive(t, "answer", answered); err != nil {
+			t.Fatal(err)
+		}
+		reoffer := func(change func() error, want string) {
+			t.Helper()
+			done := make(chan error, 1)
+			go func() { done <- change() }()
+			r := receive(t, "Reoffer", k.reoffer)
+			l := e.local("pcma")
+			l.Version = 2
+			if r.SDP == nil {
+				if want != "late" {
+					t.Error("no offer")
+				}
+				if err := r.Answer(sip.Offer(l).Marshal()); err != nil {
+					t.Error(err)
+				}
+			} else {
+				offer, err := sip.ParseSDP(r.SDP)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ans, m, err := sip.Answer(offer, l)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := ans.Media[0].Direction.String(); got != want || m.Send != (want == "sendrecv") {
+					t.Errorf("answered %s, %+v, want %s", got, m, want)
+				}
+				if err := r.Answer(ans.Marshal()); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := receive(t, "end of the re-INVITE", done); err != nil {
+				t.Error(err)
+			}
+		}
+		reoffer(func() error { return phone.Hold(ctx) }, "recvonly")
+		reoffer(func() error { return phone.Resume(ctx) }, "sendrecv")
+		reoffer(func() error { return phone.Reinvite(ctx, "inactive") }, "inactive")
+		reoffer(func() error { return phone.ReinviteLate(ctx) }, "late")
+		phone.Say(900)
+		if err := phone.Hear(ctx, 900); err != nil {
+			t.Error(err)
+		}
+		b, err := k.Reinvite(ctx, sip.Offer(e.local("pcmu", "pcma")).Marshal())
+		if err != nil || !strings.Contains(string(b), "RTP/AVP 8") {
+			t.Errorf("our re-INVITE: %v\n%s", err, b)
+		}
+		if err := k.Info(ctx, "application/json", []byte(`{"t":5}`)); err != nil {
+			t.Error(err)
+		}
+		if in := phone.Infos(); len(in) != 1 || string(in[0].Body) != `{"t":5}` {
+			t.Errorf("INFO %v", in)
+		}
+		if err := phone.Hear(ctx, 900); err != nil {
+			t.Error(err)
+		}
+		if err := phone.DTMF(ctx, "12*#"); err != nil {
+			t.Error(err)
+		}
+		await(t, "digits echoed", func() bool { return phone.Digits() == "12*#" })
+		if err := phone.Hangup(ctx); err != nil {
+			t.Error(err)
+		}
+		receive(t, "Bye", k.bye)
+	}
+}
