@@ -49,7 +49,7 @@ func far(t *testing.T, wait *sync.WaitGroup, stop <-chan struct{}, k *talker, le
 		defer wait.Done()
 		defer dec.Close()
 		b, pcm := make([]byte, 2000), make([]int16, 5760)
-		listener := tone.NewDetector(freq, rate, 300*time.Millisecond, 0.9)
+		listener := tone.NewDetector(freq, rate, 200*time.Millisecond, 0.7)
 		for done := false; ; {
 			n, err := s.Read(b)
 			if err != nil {
