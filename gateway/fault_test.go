@@ -21,7 +21,7 @@ func quick() gateway.Options {
 		Timers: conference.Timers{
 			Moving: 300 * time.Millisecond, Disconnected: 300 * time.Millisecond, Invite: 2 * time.Second,
 			Failed: 150 * time.Millisecond, Ping: 200 * time.Millisecond, PingTimeout: time.Second,
-			FocusRetry: 50 * time.Millisecond, JoinRetry: 50 * time.Millisecond,
+			FocusReply: 2 * time.Second, FocusRetry: 50 * time.Millisecond, JoinRetry: 50 * time.Millisecond,
 		},
 		Brewery: brewery.Options{Timers: brewery.Timers{
 			Ping: 200 * time.Millisecond, PingTimeout: 2 * time.Second,

@@ -277,25 +277,28 @@ func TestInviteDigest(t *testing.T) {
 
 func TestInviteEarlyMedia(t *testing.T) {
 	t.Parallel()
-	early := make(chan []byte, 4)
-	c := callPeer(t, func(o *sip.InviteOptions) {
+	early, c := make(chan []byte, 4), make(chan int, 4)
+	k := callPeer(t, func(o *sip.InviteOptions) {
 		o.Progress = func(code int, _ string, sdp []byte) {
 			if code == 183 {
 				early <- sdp
 			}
+			c <- code
 		}
 	})
-	inv := c.p.awaitRequest(gosip.INVITE)
-	c.p.tagged(inv, 183, "callee", answerSDP)
+	inv := k.p.awaitRequest(gosip.INVITE)
+	k.p.tagged(inv, 183, "callee", answerSDP)
+	receive(t, "progress", c)
 	if sdp := receive(t, "early media", early); string(sdp) != answerSDP {
 		t.Errorf("early media %q", sdp)
 	}
 	for range 40 { // a phone may ring for long
-		c.p.tagged(inv, 180, "callee", "")
+		k.p.tagged(inv, 180, "callee", "")
+		receive(t, "ringing", c)
 	}
-	c.p.tagged(inv, 200, "callee", answerSDP, c.p.contact())
-	c.p.awaitRequest(gosip.ACK)
-	if out := receive(t, "the answer", c.done); out.err != nil {
+	k.p.tagged(inv, 200, "callee", answerSDP, k.p.contact())
+	k.p.awaitRequest(gosip.ACK)
+	if out := receive(t, "the answer", k.done); out.err != nil {
 		t.Error(out.err)
 	}
 }

@@ -117,7 +117,9 @@ func (l *Leg) request() error {
 	defer cancel()
 	waiting := false
 	for {
-		reply, err := l.xs.RequestConference(ctx, l.conferenceRequest())
+		one, done := context.WithTimeout(ctx, l.o.Timers.FocusReply)
+		reply, err := l.xs.RequestConference(one, l.conferenceRequest())
+		done()
 		switch {
 		case err == nil && reply.VNode != "":
 			return fmt.Errorf("%w %q, where nobody can speak", ErrVisitor, reply.VNode)

@@ -45,6 +45,7 @@ type Timers struct {
 	Ping         time.Duration // silence of the XMPP server before it is asked, 10 s
 	PingTimeout  time.Duration // and then until the session counts as lost, 5 s
 	JoinRetry    time.Duration // before a failed join is tried again, 500 ms
+	FocusReply   time.Duration // for the answer to a conference request, 20 s: Jicofo joins the room first
 	FocusRetry   time.Duration // between conference requests for a lost focus, 1 s
 }
 
@@ -65,6 +66,7 @@ func (t Timers) withDefaults() Timers {
 	set(&t.Ping, 10*time.Second)
 	set(&t.PingTimeout, 5*time.Second)
 	set(&t.JoinRetry, 500*time.Millisecond)
+	set(&t.FocusReply, 20*time.Second)
 	set(&t.FocusRetry, time.Second)
 	return t
 }

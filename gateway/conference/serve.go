@@ -163,7 +163,11 @@ func (l *Leg) startRefocus() {
 	req, xs := l.conferenceRequest(), l.xs
 	l.wg.Go(func() {
 		for wait := l.o.Timers.FocusRetry; ; wait = min(2*wait, 30*time.Second) {
-			if _, err := xs.RequestConference(ctx, req); err == nil || ctx.Err() != nil {
+			// The request may be lost with the component's dying connection.
+			one, done := context.WithTimeout(ctx, l.o.Timers.FocusReply)
+			_, err := xs.RequestConference(one, req)
+			done()
+			if err == nil || ctx.Err() != nil {
 				return
 			}
 			select {
