@@ -19,6 +19,11 @@ type Options struct {
 	// of the system and of the deployment's shards.
 	HTTP   *http.Client
 	Timers Timers
+	// Version is what breweries are told.
+	Version string
+	// OnDial takes the requests to call a number, each in a goroutine of its
+	// own; nil refuses them.
+	OnDial func(*DialRequest)
 
 	dial func(context.Context, xmpp.Options) (session, error) // tests
 }

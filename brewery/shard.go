@@ -126,7 +126,23 @@ type ShardStatus struct {
 	// header_value: the URL leads to another shard, or header_value is wrong.
 	Mismatch string
 	Calls    int // conference legs on it
+
+	// Brewery is how the presence in the brewery fares, "" without one;
+	// BreweryErr is why it is not there.
+	Brewery    BreweryState
+	BreweryErr error
+	Focus      bool // Jicofo is in the brewery
 }
+
+// BreweryState is how the presence in a brewery fares.
+type BreweryState string
+
+// States of the presence in a brewery.
+const (
+	BreweryJoining BreweryState = "joining"
+	BreweryJoined  BreweryState = "joined"
+	BreweryOut     BreweryState = "out" // tried again for ever
+)
 
 func (sh *Shard) status() ShardStatus {
 	c := sh.Config()
