@@ -76,11 +76,8 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		Credentials: brewery.Credentials{Token: header(d, h.Token), UserID: header(d, h.UserID)},
 		DisplayName: displayName(d.From()),
 		Mask:        cfg.Gateway.Mask,
-		Phone: phone.Options{
-			Codecs: trunk.Codecs, Ptime: trunk.Ptime.Duration, Ports: g.phonePorts,
-			Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
-		},
-		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		Phone:       g.phoneOptions(cfg, trunk),
+		Pacer:       g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
 			Transport: g.transport(cfg),
@@ -88,17 +85,32 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		},
 		Timers: g.callTimers(cfg),
 		Logger: log,
-		OnEnd: func(s call.Summary) {
-			g.counters.finished(s)
-			g.mu.Lock()
-			delete(g.calls, id)
-			g.mu.Unlock()
-			release()
-		},
+		OnEnd:  func(s call.Summary) { g.over(id, s, release) },
 	}
+	g.run(id, o)
+}
+
+// run starts a call that was admitted.
+func (g *Gateway) run(id string, o call.Options) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls[id] = call.Start(g.ctx, o)
+}
+
+// over forgets a call that has ended.
+func (g *Gateway) over(id string, s call.Summary, release func()) {
+	g.counters.finished(s)
+	g.mu.Lock()
+	delete(g.calls, id)
+	g.mu.Unlock()
+	release()
+}
+
+func (g *Gateway) phoneOptions(cfg *config.Config, t *config.Trunk) phone.Options {
+	return phone.Options{
+		Codecs: t.Codecs, Ptime: t.Ptime.Duration, Ports: g.phonePorts,
+		Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
+	}
 }
 
 // called is the called number as the trunk's map of rooms may have it.

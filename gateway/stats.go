@@ -12,6 +12,7 @@ import (
 // counters are what the process has seen since its start.
 type counters struct {
 	invites  atomic.Uint64
+	dials    atomic.Uint64
 	answered atomic.Uint64
 	seconds  atomic.Uint64 // of answered calls, rounded
 	moves    atomic.Uint64

@@ -93,6 +93,7 @@ type Room struct {
 	self      Occupant
 	others    map[string]Occupant
 	focusHere bool
+	focusUser JID  // real bare JID of who sits in the focus' place, if shown
 	impostor  bool // who sits in the focus' place is not FocusUser
 }
 
@@ -335,6 +336,24 @@ func departureJoinKind(k RoomEventKind) JoinKind {
 	}
 }
 
+// SetFocusUser says which account the focus must have, as RoomOptions.FocusUser
+// does, when it is known only after the join.
+func (r *Room) SetFocusUser(user JID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.o.FocusUser = user
+	r.judgeFocus()
+}
+
+// judgeFocus decides whether who sits in the focus' place is obeyed; mu is held.
+func (r *Room) judgeFocus() {
+	wanted := r.o.FocusUser
+	r.impostor = r.focusHere && !wanted.IsZero() && !r.focusUser.IsZero() && r.focusUser != wanted.Bare()
+	if r.impostor {
+		r.s.log.Warn("occupant in the focus' place is not the focus", "room", r.room.String(), "jid", r.focusUser.String())
+	}
+}
+
 func (r *Room) focusPresence(p *Presence) {
 	here := p.Type != "unavailable"
 	kind := FocusChanged
@@ -346,12 +365,11 @@ func (r *Room) focusPresence(p *Presence) {
 	case !here:
 		kind = 0
 	}
-	r.focusHere = here
-	wanted := r.o.FocusUser
-	r.impostor = here && !wanted.IsZero() && p.MUCUser != nil && !p.MUCUser.JID.IsZero() && p.MUCUser.JID.Bare() != wanted.Bare()
-	if r.impostor {
-		r.s.log.Warn("occupant in the focus' place is not the focus", "room", r.room.String(), "jid", p.MUCUser.JID.String())
+	r.focusHere, r.focusUser = here, JID{}
+	if here && p.MUCUser != nil {
+		r.focusUser = p.MUCUser.JID.Bare()
 	}
+	r.judgeFocus()
 	r.mu.Unlock()
 	if kind != 0 {
 		r.emit(RoomEvent{Kind: kind, Occupant: occupant(p), Presence: p})

@@ -199,6 +199,8 @@ func (c *Call) curEvent(l *leg, e conference.Event) {
 		}
 	case conference.Muted:
 		c.setMuted(e.Muted)
+	case conference.HangupAsked:
+		c.box.end(ending{end: EndHungUpByRoom})
 	case conference.Ended:
 		c.curEnded(e.Err)
 	}

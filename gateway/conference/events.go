@@ -39,6 +39,8 @@ type (
 	FocusGone struct{}
 	// BridgeUnavailable: Jicofo has no videobridge for the conference.
 	BridgeUnavailable struct{}
+	// HangupAsked: a moderator asked to end the call (Rayo hangup).
+	HangupAsked struct{}
 	// Ended is the last event of a leg. Err is one of the package's errors, nil
 	// after Leave.
 	Ended struct{ Err error }
@@ -71,4 +73,5 @@ func (Muted) event()             {}
 func (Moderator) event()         {}
 func (FocusGone) event()         {}
 func (BridgeUnavailable) event() {}
+func (HangupAsked) event()       {}
 func (Ended) event()             {}

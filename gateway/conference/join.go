@@ -66,6 +66,9 @@ func (l *Leg) enter() error {
 			room, err = l.join()
 		}
 		if err == nil {
+			if !l.focusUser.IsZero() {
+				room.SetFocusUser(l.focusUser)
+			}
 			l.room = room
 			return nil
 		}
@@ -124,6 +127,7 @@ func (l *Leg) request() error {
 		case err == nil && reply.VNode != "":
 			return fmt.Errorf("%w %q, where nobody can speak", ErrVisitor, reply.VNode)
 		case err == nil:
+			l.focusUser = reply.FocusJID
 			return nil
 		case l.ctx.Err() != nil:
 			return context.Cause(l.ctx)

@@ -109,6 +109,7 @@ type Leg struct {
 	// Owned by run.
 	xs         *xmpp.Session
 	room       *xmpp.Room
+	focusUser  xmpp.JID // the account that Jicofo said is the focus
 	nick       string
 	moderator  bool // Jicofo made us one
 	stay       int  // counts our stays in the room

@@ -188,6 +188,10 @@ func (l *Leg) stopRefocus() {
 
 // handleIQ answers what Jicofo asks. Everybody else gets an error.
 func (l *Leg) handleIQ(iq *xmpp.IQ) error {
+	if xmpp.ParseHangup(iq) {
+		l.handleHangup(iq)
+		return nil
+	}
 	if iq.From != l.room.FocusJID() {
 		l.xs.ReplyError(iq, &xmpp.StanzaError{Type: "auth", Condition: "forbidden", Text: "only the focus may ask this"})
 		l.log.Warn("request from somebody who is not the focus refused", "from", iq.From.String(), "what", iq.Name.Local)
@@ -242,4 +246,21 @@ func (l *Leg) handleMuteAnswer(m muteAnswer) {
 	l.muted = false
 	l.update()
 	l.o.On(Muted{Muted: false})
+}
+
+// handleHangup ends the call for a moderator, as web clients ask for it.
+func (l *Leg) handleHangup(iq *xmpp.IQ) {
+	allowed := iq.From == l.room.FocusJID()
+	for _, o := range l.room.Occupants() {
+		if iq.From == l.o.Room.WithResource(o.Nick) {
+			allowed = o.Role == "moderator"
+		}
+	}
+	if !allowed {
+		l.log.Warn("hangup refused", "from", iq.From.String())
+		l.xs.ReplyError(iq, &xmpp.StanzaError{Type: "auth", Condition: "forbidden", Text: "only a moderator may hang up"})
+		return
+	}
+	l.xs.Reply(iq, nil)
+	l.o.On(HangupAsked{})
 }
