@@ -1,0 +1,5 @@
+//go:build !race
+
+package realstack
+
+const raceDetector = false
