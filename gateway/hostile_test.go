@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"brewline/internal/jitsitest"
 	"brewline/internal/siptest"
 )
 
@@ -110,4 +111,30 @@ func TestNothingLeaks(t *testing.T) {
 	w.await("nobody is left in the room", func() bool { return len(alice.Others()) == 0 })
 	w.await("all ports are back", func() bool { return w.gw.Snapshot().PortsInUse == 0 })
 	w.await("all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before+5 })
+}
+
+// Somebody who takes the nick of a Jicofo that has gone is not obeyed.
+func TestImpostorOfTheFocus(t *testing.T) {
+	t.Parallel()
+	o := quick()
+	o.Timers.FocusRetry = time.Hour
+	w := newWorld(t, worldOptions{shards: 1, options: o})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "throne")
+	us := "throne@" + sh.MUC() + "/" + w.nick()
+	sh.Focus.Kill()
+	w.await("Jicofo has gone", func() bool { return len(sh.XMPP.Components()) == 0 })
+	mallory, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
+		URL: sh.BOSHURL(), Domain: sh.Domain(), Room: "throne", Nick: "focus", Uninvited: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mallory.Close()
+	reply, err := mallory.Request(w.ctx, "set", us, "<mute xmlns='http://jitsi.org/jitmeet/audio'>true</mute>")
+	if err == nil && !contains(reply, "error") {
+		t.Errorf("the mute of an impostor is answered with %s", reply)
+	}
+	w.both(alice, c)
+	w.hangup(c)
 }

@@ -22,23 +22,24 @@ import (
 
 // BrowserOptions of JoinBrowser.
 type BrowserOptions struct {
-	URL      string // BOSH
-	Domain   string // XMPP domain, default "meet.example"
-	MUC      string // default "conference."+Domain
-	Focus    string // default "focus."+Domain
-	Room     string // node
-	Nick     string // default: first 8 characters of the JID's user
-	Name     string // display name
-	Password string
-	Token    string
-	Username string        // log in with an account: PLAIN instead of ANONYMOUS
-	Secret   string        // its password
-	Tone     int           // Hz that it says continuously; 0 is silence
-	PCM      []int16       // 48 kHz mono, said in a loop instead of Tone
-	Deaf     bool          // counts what arrives and decodes nothing
-	JSON     bool          // advertise json-encoded-sources
-	Features []string      // further disco features
-	Timeout  time.Duration // of the join, default 15 s
+	URL       string // BOSH
+	Domain    string // XMPP domain, default "meet.example"
+	MUC       string // default "conference."+Domain
+	Focus     string // default "focus."+Domain
+	Room      string // node
+	Nick      string // default: first 8 characters of the JID's user
+	Name      string // display name
+	Password  string
+	Token     string
+	Username  string        // log in with an account: PLAIN instead of ANONYMOUS
+	Secret    string        // its password
+	Tone      int           // Hz that it says continuously; 0 is silence
+	PCM       []int16       // 48 kHz mono, said in a loop instead of Tone
+	Deaf      bool          // counts what arrives and decodes nothing
+	JSON      bool          // advertise json-encoded-sources
+	Features  []string      // further disco features
+	Uninvited bool          // join without asking the focus for the conference
+	Timeout   time.Duration // of the join, default 15 s
 	// ICETimeout without an answer from the bridge makes the browser ask Jicofo
 	// for a new session, default 5 s.
 	ICETimeout time.Duration
@@ -184,8 +185,10 @@ func (b *Browser) finish() {
 // between the two, again.
 func (b *Browser) join(ctx context.Context) error {
 	for try := 0; ; try++ {
-		if err := b.conference(ctx); err != nil {
-			return err
+		if !b.o.Uninvited {
+			if err := b.conference(ctx); err != nil {
+				return err
+			}
 		}
 		if err := b.c.Send(b.presence(true)); err != nil {
 			return err
