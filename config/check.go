@@ -214,6 +214,11 @@ func (l *loader) checkShards(main place, c *Config) {
 		if s.Brewery != "" && !isBareJID(s.Brewery) && isDomain(s.Effective.Domain) && isDomain(s.AuthDomain) {
 			l.add(at.key("brewery"), fmt.Sprintf("%q is no room's JID", s.Brewery), "write it as jigasibrewery@internal.auth.meet.example.org")
 		}
+		for j, from := range s.DialFrom {
+			if here := at.key("dial_from").at(j); !isJID(from) && !l.wrongAt(here) {
+				l.add(here, fmt.Sprintf("%q is no JID", from), "write user@domain, domain, or either with /resource")
+			}
+		}
 		if _, err := s.TLS.Config(); err != nil {
 			l.add(at.key("tls.ca"), err.Error(), "name a file with certificates in PEM that the user of the service may read")
 		}
@@ -396,6 +401,11 @@ func isLocal(s string) bool {
 func isBareJID(s string) bool {
 	local, domain, ok := strings.Cut(s, "@")
 	return ok && isLocal(local) && isDomain(domain)
+}
+
+func isJID(s string) bool {
+	bare, resource, hasResource := strings.Cut(s, "/")
+	return (isBareJID(bare) || isDomain(bare)) && (resource != "" || !hasResource) && !strings.ContainsFunc(resource, unicode.IsControl)
 }
 
 // isTenant accepts one segment of a path.

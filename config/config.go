@@ -134,16 +134,18 @@ type JWT struct {
 
 // Shard is one Prosody with its Jicofo and bridges.
 type Shard struct {
-	Name        string `toml:"name" required:"true" doc:"Name of the shard, unique in the whole configuration."`
-	Deployment  string `toml:"deployment" derived:"the only one there is" doc:"Deployment to which it belongs."`
-	URL         string `toml:"url" required:"true" doc:"Address that always reaches this one shard, past any balancer: https://host/http-bind (or http), wss://host/xmpp-websocket (or ws), or xmpp://host:5222."`
-	AuthDomain  string `toml:"auth_domain" derived:"auth.<domain>" doc:"Virtual host of the control session's account."`
-	Username    string `toml:"username" doc:"Account of the control session. Empty: it logs in as calls do, and only asks where rooms live."`
-	Password    Secret `toml:"password" doc:"Password of that account."`
-	Brewery     string `toml:"brewery" derived:"jigasibrewery@internal.<auth_domain>, when there is a username" doc:"Room in which Jicofo looks for gateways."`
-	HeaderValue string `toml:"header_value" derived:"the name" doc:"What the shard header says for this shard."`
-	Weight      int    `toml:"weight" min:"1" default:"1" doc:"Share of new rooms, when there is no balancer."`
-	TLS         TLS    `toml:"tls" doc:"How the shard's certificate is checked."`
+	Name        string   `toml:"name" required:"true" doc:"Name of the shard, unique in the whole configuration."`
+	Deployment  string   `toml:"deployment" derived:"the only one there is" doc:"Deployment to which it belongs."`
+	URL         string   `toml:"url" required:"true" doc:"Address that always reaches this one shard, past any balancer: https://host/http-bind (or http), wss://host/xmpp-websocket (or ws), or xmpp://host:5222."`
+	AuthDomain  string   `toml:"auth_domain" derived:"auth.<domain>" doc:"Virtual host of the control session's account."`
+	Username    string   `toml:"username" doc:"Account of the control session. Empty: it logs in as calls do, and only asks where rooms live."`
+	Password    Secret   `toml:"password" doc:"Password of that account."`
+	Brewery     string   `toml:"brewery" derived:"jigasibrewery@internal.<auth_domain>, when there is a username" doc:"Room in which Jicofo looks for gateways."`
+	Region      string   `toml:"region" derived:"gateway.region" doc:"Jitsi region that this shard's brewery is told. Jicofo prefers a gateway of its conference's region."`
+	HeaderValue string   `toml:"header_value" derived:"the name" doc:"What the shard header says for this shard."`
+	DialFrom    []string `toml:"dial_from" doc:"JIDs that may ask this gateway to dial, beside Jicofo's occupant of the brewery. One without resource stands for all of its resources."`
+	Weight      int      `toml:"weight" min:"1" default:"1" doc:"Share of new rooms, when there is no balancer."`
+	TLS         TLS      `toml:"tls" doc:"How the shard's certificate is checked."`
 
 	// Effective is the shard's deployment with this shard's overrides.
 	Effective Deployment `toml:"-"`

@@ -262,6 +262,7 @@ func (l *loader) resolve(main place, c *Config) {
 			s.Brewery = "jigasibrewery@internal." + s.AuthDomain
 		}
 		s.HeaderValue = cmp.Or(s.HeaderValue, s.Name)
+		s.Region = cmp.Or(s.Region, c.Gateway.Region)
 	}
 	for i := range c.Deployments {
 		derive(&c.Deployments[i])

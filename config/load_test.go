@@ -120,12 +120,13 @@ deployment = "public"
 url = "https://a.example.org/http-bind"
 username = "gw"
 password = "env:BREWLINE_TEST_SECRET"
+dial_from = ["dialer@auth.meet.example.org/app", "jicofo.meet.example.org"]
 `
 
 func TestTwoDeploymentsAndFolder(t *testing.T) {
 	t.Setenv("BREWLINE_TEST_SECRET", "s3cret")
 	path := write(t, map[string]string{
-		"brewline.toml": two + trunk,
+		"brewline.toml": "gateway.region = \"eu\"\n" + two + trunk,
 		"shards.d/b.toml": `
 [[shard]]
 name = "b"
@@ -133,6 +134,7 @@ deployment = "public"
 url = "wss://b.example.org/xmpp-websocket"
 domain = "b.example.org"
 header_value = "shard-b"
+region = "us"
 [shard.login]
 password = "file:b.secret"
 `,
@@ -151,6 +153,9 @@ password = "file:b.secret"
 	a, b := c.Shard("a"), c.Shard("b")
 	if a.Password.Value() != "s3cret" || a.Brewery != "jigasibrewery@internal.auth.meet.example.org" {
 		t.Errorf("shard a: password %q brewery %q", a.Password.Value(), a.Brewery)
+	}
+	if a.Region != "eu" || b.Region != "us" || len(a.DialFrom) != 2 {
+		t.Errorf("regions %q and %q, dial from %q", a.Region, b.Region, a.DialFrom)
 	}
 	// b's own domain moves what follows from it, and leaves the rest as the
 	// deployment has it.
