@@ -14,7 +14,7 @@ import (
 type OwnPresence struct {
 	DisplayName string
 	Features    []string // as web clients look for them: PresenceFeatures
-	AudioMuted  bool     // always told
+	AudioMuted  bool     // always told, but in a brewery
 	Status      string   // progress of the call, as Jigasi words it
 	StatsID     string
 	Region      string
@@ -72,7 +72,7 @@ type ownPresenceWire struct {
 	Version    *namedValue  `xml:"stat"`
 	Initiator  *initiatorWire
 	Features   *featuresWire
-	AudioMuted bool   `xml:"audiomuted"`
+	AudioMuted *bool  `xml:"audiomuted"`
 	SourceInfo string `xml:"SourceInfo,omitempty"`
 	StatsID    string `xml:"stats-id,omitempty"`
 	RegionText string `xml:"jitsi_participant_region,omitempty"`
@@ -105,7 +105,7 @@ type capsWire struct {
 // wire is the presence to a room or lobby. join is set in the first one only:
 // repeated, it would make the room send everything again.
 func (p OwnPresence) wire(to JID, caps Caps, join *joinX) *ownPresenceWire {
-	w := &ownPresenceWire{To: to, Status: p.Status, Join: join, AudioMuted: p.AudioMuted,
+	w := &ownPresenceWire{To: to, Status: p.Status, Join: join,
 		StatsID: p.StatsID, RegionText: p.Region, Caps: capsWire{Caps: caps}}
 	if p.DisplayName != "" {
 		w.Nick = &textElement{xml.Name{Space: nsNick, Local: "nick"}, p.DisplayName}
@@ -143,6 +143,8 @@ func (p OwnPresence) wire(to JID, caps Caps, join *joinX) *ownPresenceWire {
 		for _, name := range slices.Sorted(maps.Keys(p.Stats)) {
 			w.Stats.Stats = append(w.Stats.Stats, namedValue{name, p.Stats[name]})
 		}
+	} else {
+		w.AudioMuted = &p.AudioMuted
 	}
 	return w
 }
