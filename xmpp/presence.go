@@ -14,7 +14,7 @@ import (
 type OwnPresence struct {
 	DisplayName string
 	Features    []string // as web clients look for them: PresenceFeatures
-	AudioMuted  bool     // always told, but in a brewery
+	AudioMuted  bool     // told also when false, but not in a brewery
 	Status      string   // progress of the call, as Jigasi words it
 	StatsID     string
 	Region      string
@@ -143,7 +143,8 @@ func (p OwnPresence) wire(to JID, caps Caps, join *joinX) *ownPresenceWire {
 		for _, name := range slices.Sorted(maps.Keys(p.Stats)) {
 			w.Stats.Stats = append(w.Stats.Stats, namedValue{name, p.Stats[name]})
 		}
-	} else {
+	}
+	if p.Stats == nil || p.AudioMuted {
 		w.AudioMuted = &p.AudioMuted
 	}
 	return w
