@@ -44,6 +44,7 @@ func (l *loader) check(main place, c *Config, shardsDir bool) {
 		l.add(main.key("shard"), "there is none", "write a [[shard]], or make a folder shards.d beside this file")
 	}
 	l.checkTrunks(main.key("trunk"), c)
+	l.checkDial(main.key("dial"), c)
 	if len(c.Trunks) == 0 && !l.wrongAt(main.key("trunk")) {
 		l.add(main.key("trunk"), "there is none, so nobody could call", "write a [[trunk]] with name and match")
 	}

@@ -14,6 +14,7 @@ type Config struct {
 	Media       Media        `toml:"media" doc:"Addresses and ports for RTP, towards phones and towards videobridges."`
 	Deployments []Deployment `toml:"deployment" doc:"A set of shards that share one namespace of rooms. With a single shard no table is needed: the shard then carries these keys itself and makes a deployment of its own name."`
 	Trunks      []Trunk      `toml:"trunk" doc:"A SIP peer and its rules. Requests from an address that no trunk matches get no service."`
+	Dial        []DialRule   `toml:"dial" doc:"Where calls out of a conference may go. Without a rule nothing is dialled."`
 	Shards      []Shard      `toml:"shard" doc:"One Prosody with its Jicofo and its bridges. May also stand in files of their own, shards.d/*.toml beside the configuration. A shard may carry any key of its deployment but the name, which then holds for this shard alone."`
 
 	// Path is the file given to Load; Files are all files read, Path first.
@@ -32,6 +33,7 @@ type Gateway struct {
 	AloneAnswer   Duration `toml:"alone_answer" default:"15s" doc:"A caller who is alone in the room hears ringing for so long, then is answered and told. 0s answers at once."`
 	AloneMax      Duration `toml:"alone_max" min:"100ms" default:"10m" doc:"A caller who is still alone after so long hears why and is hung up on."`
 	LobbyWait     Duration `toml:"lobby_wait" min:"100ms" default:"10m" doc:"How long a caller may wait in the lobby."`
+	EmptyGrace    Duration `toml:"empty_grace" default:"5s" doc:"How long a call that was dialled from a meeting goes on after the last human has left it."`
 	LocateTimeout Duration `toml:"locate_timeout" min:"10ms" default:"1s" doc:"How long shards and the balancer are asked where a room lives."`
 	DrainTimeout  Duration `toml:"drain_timeout" default:"1h" doc:"After SIGTERM, how long running calls may go on before they are hung up. New calls get 503 meanwhile."`
 	MaskNumbers   string   `toml:"mask_numbers" default:"last4" oneof:"none,last4,all" doc:"How much of a phone number is hidden in logs."`
@@ -170,6 +172,12 @@ type Trunk struct {
 	Shard       string            `toml:"shard" doc:"Shard of all calls of this trunk; nobody is asked then."`
 	Codecs      []string          `toml:"codecs" default:"opus,g722,pcma,pcmu" doc:"Codecs, best first: opus, g722, pcma, pcmu."`
 	Ptime       Duration          `toml:"ptime" min:"10ms" max:"60ms" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
+	Username    string            `toml:"username" doc:"User for the digest challenge of calls that go out."`
+	Password    Secret            `toml:"password" doc:"Password for it."`
+	FromUser    string            `toml:"from_user" doc:"User part of From in calls that go out."`
+	FromDomain  string            `toml:"from_domain" derived:"the local address" doc:"Host of From in calls that go out."`
+	EarlyMedia  bool              `toml:"early_media" default:"false" doc:"Whether the audio of a 183, before the answer, is heard in the room."`
+	DialTimeout Duration          `toml:"dial_timeout" min:"1s" default:"60s" doc:"How long a call that goes out may ring."`
 	MaxCalls    int               `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
 }
 

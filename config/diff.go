@@ -11,6 +11,7 @@ import (
 type Changes struct {
 	ShardsAdded, ShardsRemoved, ShardsChanged                []string
 	TrunksAdded, TrunksRemoved, TrunksChanged                []string
+	DialAdded, DialRemoved, DialChanged                      []string
 	DeploymentsAdded, DeploymentsRemoved, DeploymentsChanged []string
 	// Live are changed keys of other sections that take effect for new calls;
 	// Restart are those that need the process to start again.
@@ -37,6 +38,9 @@ func (c Changes) String() string {
 	list("trunk", "+", c.TrunksAdded)
 	list("trunk", "-", c.TrunksRemoved)
 	list("trunk", "~", c.TrunksChanged)
+	list("dial rule", "+", c.DialAdded)
+	list("dial rule", "-", c.DialRemoved)
+	list("dial rule", "~", c.DialChanged)
 	list("key", "~", c.Live)
 	list("only after a restart:", "", c.Restart)
 	if len(words) == 0 {
@@ -52,6 +56,7 @@ func Diff(old, new *Config) Changes {
 	c.ShardsAdded, c.ShardsRemoved, c.ShardsChanged = compare(old.Shards, new.Shards, func(s Shard) string { return s.Name })
 	c.TrunksAdded, c.TrunksRemoved, c.TrunksChanged = compare(old.Trunks, new.Trunks, func(t Trunk) string { return t.Name })
 	c.DeploymentsAdded, c.DeploymentsRemoved, c.DeploymentsChanged = compare(old.Deployments, new.Deployments, func(d Deployment) string { return d.Name })
+	c.DialAdded, c.DialRemoved, c.DialChanged = compare(old.Dial, new.Dial, func(r DialRule) string { return r.Name })
 	c.sections("", reflect.ValueOf(*old), reflect.ValueOf(*new))
 	slices.Sort(c.Live)
 	slices.Sort(c.Restart)

@@ -70,7 +70,7 @@ url    = "https://meet.example.org/http-bind"
 		Gateway: Gateway{Name: "brewline", StatsID: "brewline", MaxCalls: 200,
 			HostWait: Duration{time.Minute}, InviteTimeout: Duration{30 * time.Second},
 			AloneAnswer: Duration{15 * time.Second}, AloneMax: Duration{10 * time.Minute},
-			LobbyWait: Duration{10 * time.Minute}, LocateTimeout: Duration{time.Second},
+			LobbyWait: Duration{10 * time.Minute}, EmptyGrace: Duration{5 * time.Second}, LocateTimeout: Duration{time.Second},
 			DrainTimeout: Duration{time.Hour}, MaskNumbers: "last4"},
 		Log:  Log{Level: "info", Format: "text"},
 		HTTP: HTTP{Listen: "127.0.0.1:8788"},
@@ -91,7 +91,8 @@ url    = "https://meet.example.org/http-bind"
 			AuthDomain: "auth.meet.example.org", HeaderValue: "meet", Weight: 1, Effective: d}},
 		Trunks: []Trunk{{Name: "pbx",
 			Match:  []netip.Prefix{netip.MustParsePrefix("192.0.2.10/32"), netip.MustParsePrefix("2001:db8::/32")},
-			Codecs: []string{"opus", "g722", "pcma", "pcmu"}, Ptime: Duration{20 * time.Millisecond}}},
+			Codecs: []string{"opus", "g722", "pcma", "pcmu"}, Ptime: Duration{20 * time.Millisecond},
+			DialTimeout: Duration{time.Minute}}},
 	}
 	if diff := cmp.Diff(want, c, cmpopts.IgnoreFields(Config{}, "Path", "Files"),
 		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {

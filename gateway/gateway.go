@@ -14,6 +14,7 @@ import (
 	"brewline/config"
 	"brewline/gateway/api"
 	"brewline/gateway/call"
+	"brewline/gateway/dialplan"
 	"brewline/media"
 	"brewline/media/transport"
 	"brewline/sip"
@@ -47,6 +48,7 @@ type Gateway struct {
 
 	phonePorts, bridgePorts *transport.Ports
 
+	plan     *dialplan.Plan
 	counters counters
 	draining atomic.Bool
 	asked    chan struct{}   // closed by Shutdown
@@ -72,6 +74,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 	g := &Gateway{
 		o: o, log: o.Logger, ctx: ctx, cancel: cancel,
 		calls: map[string]*call.Call{}, byTrunk: map[string]int{},
+		plan: dialplan.New(nil),
 		idle: make(chan struct{}), asked: make(chan struct{}),
 	}
 	close(g.idle)
@@ -85,13 +88,13 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 
 func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	bo := g.o.Brewery
-	bo.Logger = g.log
+	bo.Logger, bo.OnDial = g.log, g.dial
 	set, err := brewery.New(cfg, bo)
 	if err != nil {
 		return err
 	}
 	g.set = set
-	g.wg.Go(func() { set.Run(ctx) })
+	g.applyRules(cfg)
 	g.pacer = media.NewPacer(media.PacerOptions{Logger: g.log})
 	p, b := cfg.Media.Phone.Ports, cfg.Media.Conference.Ports
 	g.phonePorts = transport.NewPorts(p.Min, p.Max, portDrain)
@@ -125,6 +128,9 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	for _, a := range g.ua.Addrs() {
 		g.log.Info("listening for SIP", "network", a.Network(), "address", a.String())
 	}
+	// Last: from here on shards may ask us to dial.
+	g.wg.Go(func() { set.Run(ctx) })
+	g.wg.Go(func() { g.tellLoad(ctx) })
 	return nil
 }
 
@@ -169,6 +175,7 @@ func (g *Gateway) Reload(cfg *config.Config) error {
 		return err
 	}
 	g.cfg.Store(cfg)
+	g.applyRules(cfg)
 	g.log.Info("configuration reloaded", "changes", changes.String())
 	return nil
 }

@@ -175,6 +175,9 @@ func (g *Gateway) callTimers(cfg *config.Config) call.Timers {
 			t.AloneAnswer = -1 // configured: at once
 		}
 	}
+	if t.Empty == 0 {
+		t.Empty = max(cfg.Gateway.EmptyGrace.Duration, time.Millisecond)
+	}
 	set(&t.AloneMax, cfg.Gateway.AloneMax)
 	set(&t.Locate, cfg.Gateway.LocateTimeout)
 	return t

@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"brewline/brewery"
+	"brewline/config"
+	"brewline/gateway/call"
+	"brewline/gateway/conference"
+	"brewline/gateway/dialplan"
+	"brewline/gateway/phone"
+	"brewline/sip"
+)
+
+// resolveTimeout bounds the look-up of a trunk's host name.
+const resolveTimeout = 2 * time.Second
+
+// loadInterval is how often the breweries are told the process's load, if it
+// has changed.
+const loadInterval = time.Second
+
+// dial takes a shard's request to call a number.
+func (g *Gateway) dial(r *brewery.DialRequest) {
+	cfg := g.cfg.Load()
+	g.counters.dials.Add(1)
+	id := callID()
+	log := g.log.With("call", id, "shard", r.Shard.Name(), "room", r.Conference.String())
+	refuse := func(end call.End, condition string, detail error) {
+		o := end.Outcome()
+		g.counters.ended(end)
+		log.Warn("dial request refused", "end", string(end), "why", o.Text, "detail", detail)
+		r.Refuse(condition, o.Text)
+	}
+	if end := g.full(); end != "" {
+		refuse(end, "resource-constraint", nil)
+		return
+	}
+	out := &call.Outbound{Request: r, Shard: r.Shard, Room: r.Room, Headers: r.Headers}
+	number, err := dialplan.Normalize(r.To)
+	var route dialplan.Route
+	free := func() {}
+	if err == nil {
+		var done func()
+		if route, done, err = g.plan.Admit(r.Shard.Name(), number); err == nil {
+			free = done
+		}
+	}
+	out.To, out.Refused = number, err
+	if err != nil {
+		number = r.To
+		log.Warn("number refused", "to", cfg.Gateway.Mask(r.To), "why", err)
+	} else if out.Targets, err = g.targets(cfg, r, route); err != nil {
+		free()
+		refuse(call.EndCalleeFailed, "service-unavailable", err)
+		return
+	}
+	trunk := &config.Trunk{Name: ""} // of no trunk while it is not dialled
+	if len(out.Targets) > 0 {
+		trunk = cfg.Trunk(out.Targets[0].Trunk)
+	}
+	release, end := g.admit(trunk)
+	if end != "" {
+		free()
+		refuse(end, "resource-constraint", nil)
+		return
+	}
+	log = log.With("trunk", trunk.Name)
+	ct := g.conferenceTimers(cfg)
+	o := call.Options{
+		ID: id, Out: out, Trunk: trunk.Name, Deployment: r.Deployment, Room: r.Conference,
+		Password: r.Password, DisplayName: number, Mask: cfg.Gateway.Mask,
+		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		Conference: conference.Options{
+			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
+			Transport: g.transport(cfg), Timers: ct,
+		},
+		Timers: g.callTimers(cfg),
+		Logger: log,
+		OnEnd: func(s call.Summary) {
+			free()
+			g.over(id, s, release)
+		},
+	}
+	g.run(id, o)
+}
+
+// targets are the trunks of a route that can take a call now.
+func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dialplan.Route) ([]call.Target, error) {
+	var out []call.Target
+	var last error
+	for _, name := range route.Trunks {
+		t := cfg.Trunk(name)
+		if t == nil || t.Address == "" {
+			last = fmt.Errorf("trunk %s has no address", name)
+			continue
+		}
+		g.mu.Lock()
+		busy := t.MaxCalls > 0 && g.byTrunk[name] >= t.MaxCalls
+		g.mu.Unlock()
+		if busy {
+			last = fmt.Errorf("trunk %s has as many calls as it may", name)
+			continue
+		}
+		uri, peer, err := g.dialURI(t, route.Number)
+		if err != nil {
+			last = fmt.Errorf("trunk %s: %w", name, err)
+			continue
+		}
+		o := phone.DialOptions{
+			Options: g.phoneOptions(cfg, t),
+			UA:      g.ua, URI: uri, Peer: peer, Username: t.Username, Password: t.Password.Value(),
+			From:       sip.Party{User: t.FromUser, Host: t.FromDomain},
+			EarlyMedia: t.EarlyMedia, Timeout: t.DialTimeout.Duration,
+			Headers: []sip.Header{{Name: "JigasiCallDirection", Value: "out"}},
+		}
+		if h := cfg.SIP.Headers.Room; len(h) > 0 {
+			o.Headers = append(o.Headers, sip.Header{Name: h[0], Value: r.Room.String()})
+		}
+		for _, h := range r.Headers {
+			o.Headers = append(o.Headers, sip.Header{Name: h.Name, Value: h.Value})
+		}
+		out = append(out, call.Target{Trunk: name, Dial: o})
+	}
+	if len(out) == 0 && last == nil {
+		last = errors.New("the rule names no trunk")
+	}
+	if len(out) > 0 {
+		last = nil
+	}
+	return out, last
+}
+
+// dialURI is what a number is dialled as over a trunk, and where the trunk is.
+func (g *Gateway) dialURI(t *config.Trunk, number string) (uri string, peer netip.AddrPort, err error) {
+	address := strings.TrimPrefix(t.Address, "sip:")
+	hostport, params, _ := strings.Cut(address, ";")
+	if i := strings.LastIndexByte(hostport, '@'); i >= 0 {
+		hostport = hostport[i+1:]
+	}
+	if params != "" {
+		params = ";" + params
+	}
+	user, host, isAddress := strings.Cut(number, "@")
+	uri = "sip:" + url.PathEscape(user) + "@" + hostport + params
+	if isAddress { // the trunk is the way there
+		uri = "sip:" + url.PathEscape(user) + "@" + host + params
+	}
+	h, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		h, port = strings.Trim(hostport, "[]"), "5060"
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, resolveTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", h)
+	if err != nil || len(ips) == 0 {
+		return "", peer, fmt.Errorf("resolve %s: %w", h, err)
+	}
+	ap, err := netip.ParseAddrPort(net.JoinHostPort(ips[0].Unmap().String(), port))
+	return uri, ap, err
+}
+
+// tellLoad keeps the breweries informed until ctx ends.
+func (g *Gateway) tellLoad(ctx context.Context) {
+	tick := time.NewTicker(loadInterval)
+	defer tick.Stop()
+	for {
+		g.updateLoad()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gateway) updateLoad() {
+	cfg := g.cfg.Load()
+	load := brewery.Load{Draining: g.Draining()}
+	g.mu.Lock()
+	for _, c := range g.calls {
+		load.Conferences++
+		load.Participants += c.Info().Participants
+	}
+	g.mu.Unlock()
+	load.Stress = float64(load.Conferences) / float64(cfg.Gateway.MaxCalls)
+	g.set.SetLoad(load)
+}
+
+// applyRules puts the dial rules of a configuration in force.
+func (g *Gateway) applyRules(cfg *config.Config) {
+	rules := make([]dialplan.Rule, 0, len(cfg.Dial))
+	for i := range cfg.Dial {
+		r := &cfg.Dial[i]
+		rules = append(rules, dialplan.Rule{
+			Name: r.Name, Shards: r.Shards, Pattern: r.Regexp(), Deny: r.Deny, Trunks: r.Trunks,
+			Number: r.Number, MaxCalls: r.MaxCalls, PerMinute: r.PerMinute,
+		})
+	}
+	g.plan.SetRules(rules)
+	usable := func(name string) bool {
+		t := cfg.Trunk(name)
+		return t != nil && t.Address != ""
+	}
+	for i := range cfg.Shards {
+		g.set.SetCanDial(cfg.Shards[i].Name, g.plan.Allows(cfg.Shards[i].Name, usable))
+	}
+}
