@@ -54,7 +54,10 @@ type Call struct {
 	branch  string
 	callID  string
 	tag     string
+	from    string // From of our requests
+	contact string // our Contact
 	media   *media
+	onACK   func(*message) // nil: of no interest
 	end1    sync.Once
 	over    chan struct{}
 	ended   chan EndInfo
@@ -69,6 +72,8 @@ type Call struct {
 	finals  int
 	headers map[string]string
 	ack     map[int]func()
+	again   int    // CSeq of the last re-INVITE that came
+	answer  []byte // what it got
 }
 
 // Call calls and returns at the final response: a *Call, or a *StatusError.
@@ -99,15 +104,19 @@ func (p *Phone) Start(ctx context.Context, o CallOptions) (*Attempt, error) {
 		over: make(chan struct{}), ended: make(chan EndInfo, 1), changed: make(chan struct{}, 1), ack: map[int]func(){}}
 	req := &message{start: "INVITE " + o.URI + " SIP/2.0"}
 	req.add("Max-Forwards", "70")
-	from := fmt.Sprintf("<sip:%s@%s>;tag=%s", p.o.User, local, c.tag)
+	c.from = fmt.Sprintf("<sip:%s@%s>;tag=%s", p.o.User, local, c.tag)
 	if p.o.Display != "" {
-		from = `"` + p.o.Display + `" ` + from
+		c.from = `"` + p.o.Display + `" ` + c.from
 	}
-	req.add("From", from)
+	req.add("From", c.from)
 	req.add("To", "<"+o.URI+">")
 	req.add("Call-ID", c.callID)
 	req.add("CSeq", "1 INVITE")
-	req.add("Contact", c.contact(local))
+	c.contact = fmt.Sprintf("<sip:%s@%s>", p.o.User, local)
+	if p.udp == nil {
+		c.contact = fmt.Sprintf("<sip:%s@%s;transport=tcp>", p.o.User, local)
+	}
+	req.add("Contact", c.contact)
 	req.add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO")
 	for k, v := range o.Headers {
 		req.add(k, v)
@@ -127,14 +136,6 @@ func (p *Phone) Start(ctx context.Context, o CallOptions) (*Attempt, error) {
 		return nil, errClosed
 	}
 	return a, nil
-}
-
-func (c *Call) contact(local string) string {
-	s := fmt.Sprintf("<sip:%s@%s", c.p.o.User, local)
-	if c.p.udp == nil {
-		s += ";transport=tcp"
-	}
-	return s + ">"
 }
 
 // run is the INVITE transaction, up to the ACK.
@@ -206,7 +207,8 @@ func (c *Call) Provisionals() []int {
 	return append([]int(nil), c.codes...)
 }
 
-// Header returns the first value of a header field of the 200.
+// Header returns the first value of a header field of the 200, of a call to
+// the phone of the INVITE.
 func (c *Call) Header(name string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -312,7 +314,7 @@ func (c *Call) newRequest(method string, seq int) (*message, string) {
 	defer c.mu.Unlock()
 	m := &message{start: fmt.Sprintf("%s %s SIP/2.0", method, c.target)}
 	m.add("Max-Forwards", "70")
-	m.add("From", c.invite.get("From"))
+	m.add("From", c.from)
 	m.add("To", c.to)
 	m.add("Call-ID", c.callID)
 	m.add("CSeq", fmt.Sprintf("%d %s", seq, method))
@@ -391,7 +393,7 @@ func (c *Call) do(ctx context.Context, method string, seq int, headers map[strin
 		req.add(k, v)
 	}
 	if method == "INVITE" {
-		req.add("Contact", c.invite.get("Contact"))
+		req.add("Contact", c.contact)
 	}
 	if body != nil {
 		req.add("Content-Type", ctype)
@@ -493,6 +495,9 @@ func (c *Call) request(m *message, reply func([]byte)) {
 	ok := m.respond(200, "OK", c.tag)
 	switch m.method() {
 	case "ACK":
+		if c.onACK != nil {
+			c.onACK(m)
+		}
 	case "BYE":
 		reply(ok.bytes())
 		c.end(EndInfo{ByPeer: true, Reason: m.get("Reason")})
@@ -503,15 +508,19 @@ func (c *Call) request(m *message, reply func([]byte)) {
 			return
 		default:
 		}
+		if b := c.answered(m.seq(), nil); b != nil { // a repetition
+			reply(b)
+			return
+		}
 		body, err := c.media.answer(m.body, "sendrecv")
 		if err != nil {
 			reply(m.respond(488, "Not Acceptable Here", c.tag).bytes())
 			return
 		}
-		ok.add("Contact", c.invite.get("Contact"))
+		ok.add("Contact", c.contact)
 		ok.add("Content-Type", "application/sdp")
 		ok.body = body
-		reply(ok.bytes())
+		reply(c.answered(m.seq(), ok.bytes()))
 	case "INFO":
 		c.media.info(m.get("Content-Type"), m.body)
 		reply(ok.bytes())
@@ -522,6 +531,19 @@ func (c *Call) request(m *message, reply func([]byte)) {
 		r.add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO")
 		reply(r.bytes())
 	}
+}
+
+// answered keeps the answer to the re-INVITE of that CSeq, or returns it.
+func (c *Call) answered(seq int, b []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b != nil {
+		c.again, c.answer = seq, b
+	}
+	if c.again != seq {
+		return nil
+	}
+	return c.answer
 }
 
 // Hear waits until a tone of freq Hz fills 200 ms of what comes from now on.

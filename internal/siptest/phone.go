@@ -26,20 +26,31 @@ type PhoneOptions struct {
 	Loss   float64       // share of packets, 0..1
 	Jitter time.Duration // each packet is late by up to this
 	Seed   uint64
+
+	// Of calls to the phone.
+	Incoming           func(*Incoming) // takes each call, in a goroutine of its own; nil: [Phone.Await] does
+	Username, Password string          // what callers must prove to know (407); "": nothing
+	Algorithm          string          // of that: "MD5" (default) or "SHA-256"
 }
 
-// Phone makes calls. It is safe for concurrent use.
+// Phone makes and takes calls. It is safe for concurrent use.
 type Phone struct {
 	o      PhoneOptions
 	ctx    context.Context
 	stop   context.CancelFunc
 	udp    *net.UDPConn
+	ln     net.Listener // TCP
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	closed bool
 	tcp    map[string]net.Conn      // by remote address
 	wait   map[string]chan *message // transactions by branch and method
 	calls  map[string]*Attempt      // by Call-ID
+
+	waiting chan *Incoming       // for Await
+	in      map[string]*Incoming // by Call-ID and branch
+	nonces  map[string]string    // by Call-ID
+	invites int
 }
 
 // NewPhone binds a phone.
@@ -73,7 +84,14 @@ func NewPhone(o PhoneOptions) (*Phone, error) {
 	if o.T1 == 0 {
 		o.T1 = 500 * time.Millisecond
 	}
-	p := &Phone{o: o, tcp: map[string]net.Conn{}, wait: map[string]chan *message{}, calls: map[string]*Attempt{}}
+	if o.Algorithm == "" {
+		o.Algorithm = "MD5"
+	}
+	if digests[o.Algorithm] == nil {
+		return nil, fmt.Errorf("siptest: unknown algorithm %q", o.Algorithm)
+	}
+	p := &Phone{o: o, tcp: map[string]net.Conn{}, wait: map[string]chan *message{}, calls: map[string]*Attempt{},
+		waiting: make(chan *Incoming, maxWaiting), in: map[string]*Incoming{}, nonces: map[string]string{}}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	ip := net.ParseIP(o.Bind)
 	if ip == nil {
@@ -88,6 +106,12 @@ func NewPhone(o PhoneOptions) (*Phone, error) {
 		p.udp = c
 		p.wg.Go(p.readUDP)
 	case "tcp":
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
+		if err != nil {
+			return nil, fmt.Errorf("siptest: %w", err)
+		}
+		p.ln = l
+		p.wg.Go(p.accept)
 	default:
 		return nil, fmt.Errorf("siptest: transport %q", o.Transport)
 	}
@@ -105,10 +129,20 @@ func (p *Phone) Close() error {
 	for _, a := range p.calls {
 		calls = append(calls, a)
 	}
+	var in []*Incoming
+	for _, i := range p.in {
+		in = append(in, i)
+	}
 	p.mu.Unlock()
 	p.stop()
 	if p.udp != nil {
 		_ = p.udp.Close()
+	}
+	if p.ln != nil {
+		_ = p.ln.Close()
+	}
+	for _, i := range in {
+		i.close()
 	}
 	for _, a := range calls {
 		a.call.end(EndInfo{Err: errClosed})
@@ -129,12 +163,53 @@ func (p *Phone) spawn(f func()) bool {
 	return !p.closed
 }
 
-// Addr returns the address the phone speaks SIP from; nil over TCP.
+// Addr returns the address the phone is called at.
 func (p *Phone) Addr() net.Addr {
 	if p.udp == nil {
-		return nil
+		return p.ln.Addr()
 	}
 	return p.udp.LocalAddr()
+}
+
+// URI returns the SIP URI of a user at the phone. Any user is answered.
+func (p *Phone) URI(user string) string {
+	uri := "sip:" + user + "@" + p.Addr().String()
+	if p.udp == nil {
+		uri += ";transport=tcp"
+	}
+	return uri
+}
+
+func (p *Phone) accept() {
+	for {
+		c, err := p.ln.Accept()
+		if err != nil {
+			return
+		}
+		if !p.adopt(c.RemoteAddr().String(), c) {
+			return
+		}
+	}
+}
+
+// adopt serves a connection, unless the phone is closed.
+func (p *Phone) adopt(addr string, c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_ = c.Close()
+		return false
+	}
+	p.tcp[addr] = c
+	p.wg.Go(func() {
+		p.readTCP(c)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.tcp[addr] == c {
+			delete(p.tcp, addr)
+		}
+	})
+	return true
 }
 
 func (p *Phone) readUDP() {
@@ -195,18 +270,7 @@ func (p *Phone) connect(ctx context.Context, addr string) (send func([]byte) err
 		if c, err = d.DialContext(ctx, "tcp", addr); err != nil {
 			return nil, "", err
 		}
-		p.mu.Lock()
-		p.tcp[addr] = c
-		p.mu.Unlock()
-		if !p.spawn(func() {
-			p.readTCP(c)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if p.tcp[addr] == c {
-				delete(p.tcp, addr)
-			}
-		}) {
-			_ = c.Close()
+		if !p.adopt(addr, c) {
 			return nil, "", errClosed
 		}
 	}
@@ -218,6 +282,7 @@ func (p *Phone) receive(m *message, src string, reply func([]byte)) {
 	p.mu.Lock()
 	a := p.calls[m.get("Call-ID")]
 	w := p.wait[branchOf(m)+" "+m.method()]
+	in := p.in[inviteKey(m)]
 	p.mu.Unlock()
 	switch {
 	case m.status() != 0:
@@ -230,6 +295,12 @@ func (p *Phone) receive(m *message, src string, reply func([]byte)) {
 			default:
 			}
 		}
+	case m.method() == "INVITE" && tagOf(m.get("To")) == "":
+		p.invited(m, src, reply)
+	case m.method() == "CANCEL" && in != nil:
+		in.cancel(m, reply)
+	case m.method() == "ACK" && in != nil:
+		in.confirm(m)
 	case a != nil:
 		a.call.request(m, reply)
 	case m.method() == "OPTIONS":
