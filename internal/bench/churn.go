@@ -15,6 +15,8 @@ const (
 	// churnSettle is how long SIP transactions may outlive their call (RFC 3261
 	// §17.2: 64·T1), and a bit.
 	churnSettle = 40 * time.Second
+	// churnHeap is what pools and maps may have grown by, bytes.
+	churnHeap = 128 << 10
 )
 
 // benchChurn sets calls up and tears them down and looks for what is left.
@@ -25,10 +27,10 @@ func benchChurn(ctx context.Context) error {
 		return err
 	}
 	defer w.close()
-	for _, room := range names { // pools and connections as in a process that has been up
-		if err := w.shortCall(ctx, room); err != nil {
-			return err
-		}
+	// The Go runtime never frees what it keeps of goroutines that have ended, so
+	// "before" is once as many as ever will have been there.
+	if err := w.callsAtOnce(ctx, names); err != nil {
+		return err
 	}
 	before, err := w.settled(ctx, names, nil)
 	if err != nil {
@@ -48,14 +50,7 @@ func benchChurn(ctx context.Context) error {
 	}
 	after.print("churn.after_1000")
 	began = time.Now()
-	ends := make(chan error)
-	for i := range churnAtOnce {
-		go func() { ends <- w.shortCall(ctx, names[i%churnRooms]) }()
-	}
-	for range churnAtOnce {
-		err = errors.Join(err, <-ends)
-	}
-	if err != nil {
+	if err := w.callsAtOnce(ctx, names); err != nil {
 		return err
 	}
 	note("%d calls at once took %v", churnAtOnce, time.Since(began).Round(time.Millisecond))
@@ -63,7 +58,19 @@ func benchChurn(ctx context.Context) error {
 		return err
 	}
 	after.print("churn.after_100_at_once")
-	return nil
+	return w.heapProfile("churn-heap.pprof")
+}
+
+// callsAtOnce makes short calls at the same time.
+func (w *world) callsAtOnce(ctx context.Context, names []string) (err error) {
+	ends := make(chan error)
+	for i := range churnAtOnce {
+		go func() { ends <- w.shortCall(ctx, names[i%len(names)]) }()
+	}
+	for range churnAtOnce {
+		err = errors.Join(err, <-ends)
+	}
+	return err
 }
 
 // shortCall calls, says a word both ways and hangs up.
@@ -108,7 +115,8 @@ func (w *world) settled(ctx context.Context, names []string, before *remains) (*
 		for _, room := range names {
 			r.occupants += len(w.shard().XMPP.Occupants(room + "@" + w.shard().MUC()))
 		}
-		if before != nil && r.Goroutines <= before.Goroutines && r.files <= before.files && r.occupants <= before.occupants {
+		if before != nil && r.Goroutines <= before.Goroutines && r.files <= before.files &&
+			r.occupants <= before.occupants && r.Heap <= before.Heap+churnHeap {
 			return r, nil
 		}
 		select {

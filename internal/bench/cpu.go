@@ -66,6 +66,19 @@ func (w *world) profile(name string) (stop func(), err error) {
 	return func() { w.serve.ask(ask{Do: "profiled"}, &done) }, nil
 }
 
+// heapProfile writes what the serving process holds.
+func (w *world) heapProfile(name string) error {
+	if profileDir == "" {
+		return nil
+	}
+	file, err := filepath.Abs(filepath.Join(profileDir, name))
+	if err != nil {
+		return err
+	}
+	var done struct{}
+	return w.serve.ask(ask{Do: "heap", File: file}, &done)
+}
+
 func productRun(ctx context.Context, calls int) (s sample, err error) {
 	w, err := newWorld(ctx, worldOptions{rooms: rooms(calls)})
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 	patchHop     = 8                 // ms between the columns of a patch
 	patchColumns = 30
 	searchMS     = 90   // how far a patch may be shifted from the common delay
+	searchStep   = 5    // at first, then each ms around the best
 	listenFloor  = 45.0 // dB below the loudest that are heard
 	speechLevel  = 30.0 // dB below the loudest: a column with less is a pause
 )
@@ -55,22 +56,31 @@ func (l *listener) clip(s spectrogram) {
 	}
 }
 
-// score is how much degraded sounds like the original: 1 is identical.
-func (l *listener) score(degraded []int16) float64 {
+// score is how much degraded sounds like the original, from a time in ms on: 1
+// is identical.
+func (l *listener) score(degraded []int16, from int) float64 {
 	deg := spectrum(degraded)
 	l.clip(deg)
 	delay := l.delay(deg)
 	const length = patchHop * patchColumns
 	sum, patches := 0.0, 0
-	for at := 0; at+length <= len(l.ref); at += length {
+	for at := from; at+length <= len(l.ref); at += length {
 		if !l.speech(at) {
 			continue
 		}
-		best := -1.0
-		for shift := delay - searchMS; shift <= delay+searchMS; shift++ {
-			if from := at + shift; from >= 0 && from+length <= len(deg) {
-				best = max(best, nsim(l.ref[at:], deg[from:]))
+		best, where := -1.0, 0
+		try := func(shift int) {
+			if i := at + shift; i >= 0 && i+length <= len(deg) {
+				if v := nsim(l.ref[at:], deg[i:]); v > best {
+					best, where = v, shift
+				}
 			}
+		}
+		for shift := -searchMS; shift <= searchMS; shift += searchStep {
+			try(delay + shift)
+		}
+		for shift, around := 1-searchStep, where; shift < searchStep; shift++ {
+			try(around + shift)
 		}
 		if best >= 0 {
 			sum, patches = sum+best, patches+1

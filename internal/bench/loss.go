@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"brewline/internal/jitsitest/jvb"
+	"brewline/internal/tone"
 	"brewline/media"
 	"brewline/media/codec"
 	"brewline/media/transport"
@@ -30,7 +33,10 @@ func benchLoss(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var said []int16
+	// The first sentence is the one from which the gateway learns that packets
+	// get lost; it is judged by itself.
+	said := slices.Clone(voices[len(voices)-1].pcm)
+	first := len(said) * 1000 / 48000
 	for _, v := range voices {
 		said = append(said, v.pcm...)
 	}
@@ -43,7 +49,7 @@ func benchLoss(ctx context.Context) error {
 		return err
 	}
 	ref := newListener(whole)
-	var product, bare, behind []float64
+	var product, bare, behind, productAll, bareAll []float64
 	for trace := range lossTraces {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -58,8 +64,15 @@ func benchLoss(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p, b := ref.score(heard), ref.score(alone)
+		if err := keep(fmt.Sprintf("loss-%d", trace), heard, alone); err != nil {
+			return err
+		}
+		productAll, bareAll = append(productAll, ref.score(heard, 0)), append(bareAll, ref.score(alone, 0))
+		p, b := ref.score(heard, first), ref.score(alone, first)
 		product, bare, behind = append(product, p), append(bare, b), append(behind, p-b)
+	}
+	if err := keep("loss-none", whole); err != nil {
+		return err
 	}
 	clean, err := gatewayDecode(frames, make([]bool, len(frames)), 0)
 	if err != nil {
@@ -67,10 +80,31 @@ func benchLoss(ctx context.Context) error {
 	}
 	mean, dev := spread(behind)
 	note("%d traces over %d s of speech; the gateway less bare libopus: %+.4f ± %.4f", lossTraces, len(frames)/50, mean, dev/math.Sqrt(lossTraces))
-	m, _ := spread(product)
-	f, _ := spread(bare)
-	figureFloor("loss.10_percent", m, "NSIM", f)
-	figure("loss.none", ref.score(clean), "NSIM")
+	figureFloor("loss.10_percent", average(product), "NSIM", average(bare))
+	figureFloor("loss.10_percent.from_the_start", average(productAll), "NSIM", average(bareAll))
+	figure("loss.none", ref.score(clean, 0), "NSIM")
+	return nil
+}
+
+func average(v []float64) float64 {
+	mean, _ := spread(v)
+	return mean
+}
+
+// soundDir is where recordings go, "" for none.
+var soundDir string
+
+// keep writes recordings to soundDir: what was heard through the gateway and,
+// if there are two, from bare libopus.
+func keep(name string, pcm ...[]int16) error {
+	for i, suffix := range []string{"gateway", "bare"}[:len(pcm)] {
+		if soundDir == "" {
+			return nil
+		}
+		if err := tone.WriteWAV(filepath.Join(soundDir, name+"-"+suffix+".wav"), listenRate, pcm[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -36,6 +36,7 @@ func main() {
 	logs := flag.String("log", "", "internal: where it logs to")
 	exact := flag.Bool("exact", false, "internal: it counts every allocation")
 	flag.StringVar(&profileDir, "profile", "", "`folder` for profiles of the serving process")
+	flag.StringVar(&soundDir, "wav", "", "`folder` for recordings of what was heard at loss")
 	only := flag.String("run", "", "`pattern` of the benchmarks to run")
 	flag.Parse()
 	var err error

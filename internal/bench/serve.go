@@ -22,7 +22,7 @@ type serveSetup struct{ SIP, HTTP string }
 
 // ask is what the parent asks of the serving process.
 type ask struct {
-	Do   string // "memory", "allocations", "profile", "profiled"
+	Do   string // "memory", "allocations", "profile", "profiled", "heap"
 	File string
 }
 
@@ -79,6 +79,13 @@ func answer(in *bufio.Scanner) {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 			} else if err := pprof.StartCPUProfile(f); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
+			}
+		case "heap":
+			if f, err := os.Create(a.File); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+			} else {
+				pprof.WriteHeapProfile(f)
+				f.Close()
 			}
 		case "profiled":
 			pprof.StopCPUProfile()
