@@ -19,6 +19,10 @@ func (sh *Shard) start() {
 	before := sh.stopped
 	sh.stop, sh.stopped = cancel, stopped
 	sh.state, sh.since, sh.err, sh.retries, sh.mismatch = Connecting, time.Now(), nil, 0, ""
+	sh.brewery, sh.breweryErr = "", nil
+	if sh.conf.Load().hasBrewery() {
+		sh.brewery = BreweryJoining
+	}
 	sh.settled = make(chan struct{})
 	sh.mu.Unlock()
 	sh.set.wg.Go(func() {
@@ -36,11 +40,11 @@ func (sh *Shard) control(ctx context.Context) {
 	t := sh.set.o.Timers
 	pause := backoff{min: t.RetryMin, max: t.RetryMax}
 	for ctx.Err() == nil {
-		sess, err := sh.connect(ctx)
+		l, err := sh.connect(ctx)
 		if err != nil {
 			sh.set.count.connectFailed.Add(1)
 			sh.isDown(ctx, err)
-		} else if sh.hold(ctx, sess) {
+		} else if sh.hold(ctx, l) {
 			pause.reset() // a session that did not last is no recovery
 		}
 		wait := time.NewTimer(pause.pause())
@@ -52,35 +56,89 @@ func (sh *Shard) control(ctx context.Context) {
 	}
 }
 
-// hold keeps a session until it or ctx ends, and says whether it lasted.
-func (sh *Shard) hold(ctx context.Context, sess session) bool {
+// hold keeps a session, and us in the brewery, until it or ctx ends, and says
+// whether it lasted.
+func (sh *Shard) hold(ctx context.Context, l *link) bool {
+	t := sh.set.o.Timers
 	began := time.Now()
-	sh.isUp(ctx, sess)
-	select {
-	case <-sess.Done():
-		sh.set.count.lost.Add(1)
-		sh.isDown(ctx, sess.Err())
-	case <-ctx.Done():
+	pause := backoff{min: t.RetryMin, max: t.RetryMax}
+	sh.isUp(ctx, l)
+	for sh.attend(ctx, l, &pause) {
+		next, err := sh.account(ctx)
+		if err != nil {
+			sh.set.count.connectFailed.Add(1)
+			sh.breweryIs(ctx, BreweryOut, err)
+			l.instead = err
+			continue
+		}
+		sh.isUp(ctx, next)
+		l.end()
+		l = next
 	}
-	_ = sess.Close()
-	return time.Since(began) > sh.set.o.Timers.RetryMax
+	select {
+	case <-l.Done():
+		sh.set.count.lost.Add(1)
+		sh.isDown(ctx, l.Err())
+	default:
+	}
+	l.end()
+	return time.Since(began) > t.RetryMax
 }
 
-func (sh *Shard) connect(ctx context.Context) (session, error) {
+// end closes the session of the link. Who waits for an answer gets it before.
+func (l *link) end() {
+	l.sh.dials.abandon(l)
+	_ = l.Close()
+}
+
+// connect logs in with the shard's account. While that is refused, it logs in
+// as calls do: rooms can be found then, though the brewery cannot be entered.
+func (sh *Shard) connect(ctx context.Context) (*link, error) {
+	l, err := sh.account(ctx)
+	if !errors.Is(err, xmpp.ErrAuth) || !sh.conf.Load().hasBrewery() {
+		return l, err
+	}
+	o, optErr := sh.callerOptions()
+	if optErr != nil {
+		return nil, err
+	}
+	l, callerErr := sh.dial(ctx, o)
+	if callerErr != nil {
+		return nil, err
+	}
+	l.instead = err
+	sh.breweryIs(ctx, BreweryOut, err)
+	return l, nil
+}
+
+// account opens a session as controlOptions have it.
+func (sh *Shard) account(ctx context.Context) (*link, error) {
 	o, err := sh.controlOptions()
 	if err != nil {
 		return nil, err
 	}
+	return sh.dial(ctx, o)
+}
+
+func (sh *Shard) dial(ctx context.Context, o xmpp.Options) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, sh.set.o.Timers.Connect)
 	defer cancel()
-	return sh.set.o.dial(ctx, o)
+	l := &link{sh: sh, ready: make(chan struct{})}
+	o.Handler = l.handler()
+	s, err := sh.set.o.dial(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	l.session = s
+	close(l.ready)
+	return l, nil
 }
 
 // isUp takes a new session into use. The session has told which shard it
 // reached, if the server says so at all.
-func (sh *Shard) isUp(ctx context.Context, sess session) {
+func (sh *Shard) isUp(ctx context.Context, l *link) {
 	sh.set.count.connected.Add(1)
-	got, want := sess.Shard(), sh.Config().HeaderValue
+	got, want := l.Shard(), sh.Config().HeaderValue
 	mismatch := ""
 	if got != "" && want != "" && got != want {
 		mismatch = got
@@ -92,10 +150,10 @@ func (sh *Shard) isUp(ctx context.Context, sess session) {
 		return
 	}
 	fresh := mismatch != "" && mismatch != sh.mismatch
-	sh.sess, sh.mismatch, sh.retries = sess, mismatch, 0
+	sh.link, sh.mismatch, sh.retries = l, mismatch, 0
 	sh.change(Up, nil)
 	sh.mu.Unlock()
-	sh.log.Info("shard up", "jid", sess.JID().String())
+	sh.log.Info("shard up", "jid", l.JID().String())
 	if fresh {
 		sh.log.Error("shard says it is another: its url leads elsewhere, or header_value is wrong",
 			"header_value", want, "says", shown(got))
@@ -113,7 +171,10 @@ func (sh *Shard) isDown(ctx context.Context, err error) {
 	}
 	news := sh.state != Down || sh.err == nil || sh.err.Error() != err.Error()
 	sh.retries++
-	sh.sess = nil
+	sh.link, sh.focus = nil, false
+	if sh.conf.Load().hasBrewery() {
+		sh.brewery, sh.breweryErr = BreweryOut, err
+	}
 	sh.change(Down, err)
 	sh.mu.Unlock()
 	if news {
@@ -141,7 +202,8 @@ func (sh *Shard) halt(st State, err error) {
 	if sh.stop != nil {
 		sh.stop()
 	}
-	sh.sess = nil
+	sh.link, sh.focus = nil, false
+	sh.brewery, sh.breweryErr = "", nil
 	sh.change(st, err)
 }
 
@@ -149,22 +211,39 @@ func (sh *Shard) halt(st State, err error) {
 // log in.
 func (sh *Shard) controlOptions() (xmpp.Options, error) {
 	c := sh.conf.Load()
-	t := sh.set.o.Timers
-	o, err := c.reach("")
+	if c.Username == "" {
+		return sh.callerOptions()
+	}
+	o, err := sh.options(c)
+	o.Domain, o.Username, o.Password = c.AuthDomain, c.Username, c.Password.Value()
+	if c.hasBrewery() {
+		sh.mu.Lock()
+		o.Resource = sh.resource
+		sh.mu.Unlock()
+	}
+	return o, err
+}
+
+// callerOptions: as calls log in.
+func (sh *Shard) callerOptions() (xmpp.Options, error) {
+	c := sh.conf.Load()
+	o, err := sh.options(c)
 	if err != nil {
 		return o, err
-	}
-	o.ConnectTimeout = t.Connect
-	o.PingInterval, o.PingTimeout = t.Ping, t.PingTimeout
-	o.Logger = sh.log
-	if c.Username != "" {
-		o.Domain, o.Username, o.Password = c.AuthDomain, c.Username, c.Password.Value()
-		return o, nil
 	}
 	if err := login(&o, &c.Effective, Room{Name: "*"}, Credentials{}); err != nil {
 		return o, fmt.Errorf("control session without username: %w", err)
 	}
 	return o, nil
+}
+
+func (sh *Shard) options(c *shardConf) (xmpp.Options, error) {
+	t := sh.set.o.Timers
+	o, err := c.reach("")
+	o.ConnectTimeout = t.Connect
+	o.PingInterval, o.PingTimeout = t.Ping, t.PingTimeout
+	o.Logger = sh.log
+	return o, err
 }
 
 // verdict is a shard's answer to whether a room lives there.
@@ -180,11 +259,11 @@ const (
 // JID (XEP-0045 §6.4). Jitsi's hidden rooms answer strangers with forbidden;
 // only item-not-found means that there is no such room.
 func (sh *Shard) ask(ctx context.Context, r Room) verdict {
-	sess := sh.session(ctx)
-	if sess == nil {
+	l := sh.session(ctx)
+	if l == nil {
 		return unknown
 	}
-	_, err := sess.DiscoInfo(ctx, roomJID(&sh.Config().Effective, r), "")
+	_, err := l.DiscoInfo(ctx, roomJID(&sh.Config().Effective, r), "")
 	var se *xmpp.StanzaError
 	switch {
 	case err == nil:
@@ -202,7 +281,7 @@ func (sh *Shard) ask(ctx context.Context, r Room) verdict {
 
 // session returns the control session. While the first attempt is under way
 // nothing is known of the shard, so it is waited for.
-func (sh *Shard) session(ctx context.Context) session {
+func (sh *Shard) session(ctx context.Context) *link {
 	sh.mu.Lock()
 	settled := sh.settled
 	sh.mu.Unlock()
@@ -212,7 +291,7 @@ func (sh *Shard) session(ctx context.Context) session {
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return sh.sess
+	return sh.link
 }
 
 // worthAsking says whether the shard is worth asking: not known to be down.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +23,7 @@ type world struct {
 	mu     sync.Mutex
 	shards map[string]*prosody
 	log    bytes.Buffer
+	onDial func(*DialRequest)
 }
 
 // prosody is one fake shard.
@@ -34,6 +37,21 @@ type prosody struct {
 	last   xmpp.Options
 	asked  []string
 	online []*fakeSession
+
+	join  func(nick string) error // nil: joins are accepted
+	focus bool                    // Jicofo is in the brewery
+	deaf  bool                    // presence is not answered
+	told  []telling               // presences in the brewery
+	left  int                     // departures
+}
+
+// telling is one presence in a brewery.
+type telling struct {
+	at    time.Time
+	nick  string
+	room  string
+	join  bool
+	stats map[string]string
 }
 
 // reply answers one disco#info.
@@ -86,7 +104,11 @@ func (w *world) dial(ctx context.Context, o xmpp.Options) (session, error) {
 			return nil, err
 		}
 	}
-	s := &fakeSession{p: p, shard: name, jid: xmpp.JID{Local: "u", Domain: o.Domain, Resource: "r"}, done: make(chan struct{})}
+	s := &fakeSession{p: p, shard: name, done: make(chan struct{}), h: o.Handler,
+		jid: xmpp.JID{Local: "u", Domain: o.Domain, Resource: "r"}, replies: make(chan *xmpp.IQ, 64)}
+	if o.Resource != "" {
+		s.jid = xmpp.JID{Local: o.Username, Domain: o.Domain, Resource: o.Resource}
+	}
 	p.mu.Lock()
 	p.online = append(p.online, s)
 	p.mu.Unlock()
@@ -132,6 +154,18 @@ type fakeSession struct {
 	done  chan struct{}
 	once  sync.Once
 	err   error
+	h     xmpp.Handler
+
+	replies chan *xmpp.IQ // to requests of others
+
+	mu      sync.Mutex
+	brewery *fakeRoom
+}
+
+// fakeRoom is a place in the brewery.
+type fakeRoom struct {
+	s *fakeSession
+	o xmpp.RoomOptions
 }
 
 func (s *fakeSession) end(err error) {
@@ -143,6 +177,84 @@ func (s *fakeSession) Shard() string         { return s.shard }
 func (s *fakeSession) Done() <-chan struct{} { return s.done }
 func (s *fakeSession) Err() error            { <-s.done; return s.err }
 func (s *fakeSession) Close() error          { s.end(xmpp.ErrClosed); return nil }
+
+func (s *fakeSession) Reply(req *xmpp.IQ, payload any) error {
+	return s.answer(&xmpp.IQ{Type: "result", ID: req.ID, To: req.From, Payload: payload})
+}
+
+func (s *fakeSession) ReplyError(req *xmpp.IQ, e *xmpp.StanzaError) error {
+	return s.answer(&xmpp.IQ{Type: "error", ID: req.ID, To: req.From, Error: e})
+}
+
+func (s *fakeSession) answer(iq *xmpp.IQ) error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		s.replies <- iq
+		return nil
+	}
+}
+
+func (s *fakeSession) Join(ctx context.Context, o xmpp.RoomOptions) (membership, error) {
+	s.p.mu.Lock()
+	join, focus := s.p.join, s.p.focus
+	s.p.mu.Unlock()
+	if join != nil {
+		if err := join(o.Nick); err != nil {
+			return nil, err
+		}
+	}
+	r := &fakeRoom{s, o}
+	s.mu.Lock()
+	s.brewery = r
+	s.mu.Unlock()
+	r.tell(true)
+	if focus {
+		o.On(xmpp.RoomEvent{Kind: xmpp.FocusJoined})
+	}
+	return r, nil
+}
+
+func (r *fakeRoom) tell(join bool) {
+	r.s.p.set(func(p *prosody) {
+		p.told = append(p.told, telling{time.Now(), r.o.Nick, r.o.Room.String(), join, maps.Clone(r.o.Presence.Stats)})
+	})
+}
+
+func (r *fakeRoom) Update(change func(*xmpp.OwnPresence)) error {
+	change(&r.o.Presence)
+	r.tell(false)
+	r.s.p.mu.Lock()
+	deaf := r.s.p.deaf
+	r.s.p.mu.Unlock()
+	if !deaf {
+		go r.s.h.Presence(&xmpp.Presence{From: r.o.Room.WithResource(r.o.Nick)})
+	}
+	return nil
+}
+
+func (r *fakeRoom) Leave() error {
+	r.s.p.set(func(p *prosody) { p.left++ })
+	return nil
+}
+
+// event is a change in the brewery, at the session opened last.
+func (p *prosody) event(e xmpp.RoomEvent) {
+	p.mu.Lock()
+	s := p.online[len(p.online)-1]
+	p.mu.Unlock()
+	s.mu.Lock()
+	r := s.brewery
+	s.mu.Unlock()
+	r.o.On(e)
+}
+
+func (p *prosody) tellings() []telling {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.told)
+}
 
 func (s *fakeSession) DiscoInfo(ctx context.Context, to xmpp.JID, _ string) (*xmpp.DiscoInfo, error) {
 	s.p.mu.Lock()
@@ -228,7 +340,7 @@ func bubbleWith(t *testing.T, cfg *config.Config, w *world, rt http.RoundTripper
 		s := must(New(cfg, Options{
 			Logger: slog.New(slog.NewTextHandler(locked{&w.mu, &w.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			HTTP:   &http.Client{Transport: rt},
-			dial:   w.dial,
+			dial:   w.dial, OnDial: w.onDial, Version: "1.2",
 		}))(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

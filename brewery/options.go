@@ -35,6 +35,11 @@ type Timers struct {
 	PingTimeout time.Duration // silence after a ping that ends the session, default 5 s
 	RetryMin    time.Duration // about the first pause before connecting again, default 1 s
 	RetryMax    time.Duration // longest pause, default 8 s
+	Presence    time.Duration // longest pause between presences in a brewery, default 30 s
+	PresenceGap time.Duration // shortest, default 1 s
+	Echo        time.Duration // how long a brewery may take to show our presence, default 10 s
+	Dial        time.Duration // deadline of a dial request, default 12 s: Jicofo waits for 15 s
+	Remember    time.Duration // how long the answer to a dial request is known, default 1 min
 	Late        time.Duration // how long after the deadline late answers are heard, default 5 s
 }
 
@@ -46,6 +51,26 @@ type session interface {
 	Err() error
 	Close() error
 	DiscoInfo(ctx context.Context, to xmpp.JID, node string) (*xmpp.DiscoInfo, error)
+	Join(ctx context.Context, o xmpp.RoomOptions) (membership, error)
+	Reply(req *xmpp.IQ, payload any) error
+	ReplyError(req *xmpp.IQ, e *xmpp.StanzaError) error
+}
+
+// membership is what the presence in a brewery needs of *xmpp.Room.
+type membership interface {
+	Update(func(*xmpp.OwnPresence)) error
+	Leave() error
+}
+
+// real is an *xmpp.Session as a session.
+type real struct{ *xmpp.Session }
+
+func (s real) Join(ctx context.Context, o xmpp.RoomOptions) (membership, error) {
+	r, err := s.Session.Join(ctx, o)
+	if err != nil {
+		return nil, err // not a nil *Room in an interface
+	}
+	return r, nil
 }
 
 func (o Options) withDefaults() Options {
@@ -60,6 +85,11 @@ func (o Options) withDefaults() Options {
 	def(&t.PingTimeout, 5*time.Second)
 	def(&t.RetryMin, time.Second)
 	def(&t.RetryMax, 8*time.Second)
+	def(&t.Presence, 30*time.Second)
+	def(&t.PresenceGap, time.Second)
+	def(&t.Echo, 10*time.Second)
+	def(&t.Dial, 12*time.Second)
+	def(&t.Remember, time.Minute)
 	def(&t.Late, 5*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -74,7 +104,7 @@ func (o Options) withDefaults() Options {
 			if err != nil {
 				return nil, err // not a nil *Session in an interface
 			}
-			return s, nil
+			return real{s}, nil
 		}
 	}
 	return o

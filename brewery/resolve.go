@@ -28,9 +28,7 @@ func (s *Set) Resolve(h Hints) (*Deployment, Room, error) {
 	if err != nil {
 		return nil, Room{}, err
 	}
-	s.mu.Lock()
-	all := slices.Clone(s.deployments)
-	s.mu.Unlock()
+	all := s.all()
 
 	fits := make([]candidate, 0, len(all))
 	for _, d := range all {

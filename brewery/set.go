@@ -18,6 +18,8 @@ type Set struct {
 	log   *slog.Logger
 	count counters
 
+	advert advert
+
 	ctx    context.Context // ends with Run
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // all goroutines; added to under mu or by one of them
@@ -32,7 +34,8 @@ type Set struct {
 // New makes a Set of a configuration. No shard is connected before [Set.Run].
 func New(cfg *config.Config, o Options) (*Set, error) {
 	o = o.withDefaults()
-	s := &Set{o: o, log: o.Logger, retired: map[string]*Deployment{}}
+	s := &Set{o: o, log: o.Logger, retired: map[string]*Deployment{},
+		advert: advert{canDial: map[string]bool{}}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.Reload(cfg); err != nil {
 		s.cancel()
@@ -159,6 +162,8 @@ func (s *Set) update(d *Deployment, c *config.Deployment, cfg *config.Config) {
 			sh.conf.Store(conf)
 			if old.key() != conf.key() {
 				changed = append(changed, sh)
+			} else {
+				sh.poke() // the region may be another
 			}
 		}
 		next.shards = append(next.shards, sh)
@@ -189,6 +194,13 @@ func (s *Set) forget(sh *Shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removed = slices.DeleteFunc(s.removed, func(o *Shard) bool { return o == sh && sh.status().Calls == 0 })
+}
+
+// all returns the configured deployments.
+func (s *Set) all() []*Deployment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.deployments)
 }
 
 // Deployment returns a configured deployment, or nil.

@@ -35,13 +35,22 @@ type Shard struct {
 	state    State
 	since    time.Time
 	err      error // why it is down
-	sess     session
+	link     *link
 	settled  chan struct{} // closed when state is no longer Connecting
 	retries  uint64        // failed attempts since it was last up
 	mismatch string        // what the shard header said instead
 	calls    int
-	stop     func()        // ends the control loop; nil when none runs
-	stopped  chan struct{} // closed when it has ended
+	resource string // of the account's session, the nick in the brewery
+
+	brewery    BreweryState
+	breweryErr error
+	focus      bool // is in the brewery
+
+	poked chan struct{} // what the brewery is told has changed
+	dials dialBook
+
+	stop    func()        // ends the control loop; nil when none runs
+	stopped chan struct{} // closed when it has ended
 }
 
 // shardConf is one snapshot of a shard's configuration.
@@ -55,13 +64,14 @@ type shardConf struct {
 type controlKey struct {
 	url, authDomain, user string
 	password              config.Secret
+	brewery, focusNick    string
 	domain, shardHeader   string
 	login                 config.Login
 	tls                   config.TLS
 }
 
 func (c *shardConf) key() controlKey {
-	return controlKey{c.URL, c.AuthDomain, c.Username, c.Password,
+	return controlKey{c.URL, c.AuthDomain, c.Username, c.Password, c.Brewery, c.Effective.FocusNick,
 		c.Effective.Domain, c.Effective.ShardHeader, c.Effective.Login, c.TLS}
 }
 
@@ -69,6 +79,7 @@ func newShard(s *Set, c *config.Shard) *Shard {
 	sh := &Shard{
 		name: c.Name, set: s, log: s.log.With("shard", c.Name),
 		state: Connecting, since: time.Now(), settled: make(chan struct{}),
+		resource: newResource(), poked: make(chan struct{}, 1),
 	}
 	close(sh.settled) // not before Run
 	sh.conf.Store(&shardConf{Shard: c})
@@ -134,16 +145,6 @@ type ShardStatus struct {
 	Focus      bool // Jicofo is in the brewery
 }
 
-// BreweryState is how the presence in a brewery fares.
-type BreweryState string
-
-// States of the presence in a brewery.
-const (
-	BreweryJoining BreweryState = "joining"
-	BreweryJoined  BreweryState = "joined"
-	BreweryOut     BreweryState = "out" // tried again for ever
-)
-
 func (sh *Shard) status() ShardStatus {
 	c := sh.Config()
 	sh.mu.Lock()
@@ -151,9 +152,10 @@ func (sh *Shard) status() ShardStatus {
 	st := ShardStatus{
 		Shard: sh.name, Deployment: c.Deployment, State: sh.state, Since: sh.since,
 		Err: sh.err, Retries: sh.retries, Mismatch: sh.mismatch, Calls: sh.calls,
+		Brewery: sh.brewery, BreweryErr: sh.breweryErr, Focus: sh.focus,
 	}
-	if sh.sess != nil {
-		st.JID = sh.sess.JID()
+	if sh.link != nil {
+		st.JID = sh.link.JID()
 	}
 	return st
 }

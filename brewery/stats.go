@@ -28,6 +28,17 @@ type Stats struct {
 	// Control sessions opened, attempts that failed, sessions lost, and
 	// sessions that reached another shard than configured.
 	Connected, ConnectFailed, Lost, Mismatched uint64
+
+	// Breweries joined, joins refused, presences that were lost, and updates
+	// of presences.
+	BreweryJoined, BreweryRefused, BreweryLost, Presences uint64
+
+	// Dial requests taken; of those, accepted, refused, and refused because
+	// the deadline had passed; answers that came too late or found nobody.
+	Dials, DialsAccepted, DialsRefused, DialsExpired, DialsUnheard uint64
+	// Dial requests of the same stanza again, of somebody who may not dial,
+	// and wrong in themselves.
+	DialsTwice, DialsForbidden, DialsBad uint64
 }
 
 type counters struct {
@@ -38,6 +49,10 @@ type counters struct {
 	splitBrain, lateHits                                atomic.Uint64
 	balancerRequests, balancerNoHeader, balancerUnknown atomic.Uint64
 	connected, connectFailed, lost, mismatched          atomic.Uint64
+
+	breweryJoined, breweryRefused, breweryLost, presences          atomic.Uint64
+	dials, dialsAccepted, dialsRefused, dialsExpired, dialsUnheard atomic.Uint64
+	dialsTwice, dialsForbidden, dialsBad                           atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -54,6 +69,11 @@ func (s *Set) Stats() Stats {
 		BalancerUnknown: c.balancerUnknown.Load(),
 		Connected:       c.connected.Load(), ConnectFailed: c.connectFailed.Load(),
 		Lost: c.lost.Load(), Mismatched: c.mismatched.Load(),
+		BreweryJoined: c.breweryJoined.Load(), BreweryRefused: c.breweryRefused.Load(),
+		BreweryLost: c.breweryLost.Load(), Presences: c.presences.Load(),
+		Dials: c.dials.Load(), DialsAccepted: c.dialsAccepted.Load(), DialsRefused: c.dialsRefused.Load(),
+		DialsExpired: c.dialsExpired.Load(), DialsUnheard: c.dialsUnheard.Load(), DialsTwice: c.dialsTwice.Load(),
+		DialsForbidden: c.dialsForbidden.Load(), DialsBad: c.dialsBad.Load(),
 	}
 }
 
