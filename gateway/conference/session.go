@@ -161,13 +161,18 @@ func (l *Leg) stopInviteTimers() {
 func (l *Leg) connect(ctx context.Context, gen int, offer jingle.Offer, answer jingle.Answer) {
 	ctx, cancel := context.WithTimeout(ctx, l.o.Timers.Connect)
 	defer cancel()
+	setup, err := transport.SetupFor(offer.Fingerprint.Setup)
+	if err != nil {
+		l.post(connected{gen: gen, err: err})
+		return
+	}
 	k, err := l.takeLink(ctx)
 	if err != nil {
 		l.post(connected{gen: gen, err: err})
 		return
 	}
 	local := k.Local()
-	answer.Ufrag, answer.Pwd = local.Ufrag, local.Pwd
+	answer.Ufrag, answer.Pwd, answer.Setup = local.Ufrag, local.Pwd, setup
 	answer.FingerprintHash, answer.FingerprintValue = local.FingerprintHash, local.Fingerprint
 	for _, c := range local.Candidates {
 		answer.Candidates = append(answer.Candidates, jingleCandidate(c))

@@ -77,14 +77,17 @@ func AudioOffer(j *Jingle) (Offer, error) {
 
 // Accept answers an offer: session-accept with our source, or
 // transport-accept without it, since Jicofo kept it then and would refuse its
-// SSRC as used. DTLS is ours to begin (setup='active'). A video content, which
+// SSRC as used. DTLS is ours to begin, unless Answer.Setup says otherwise. A video content, which
 // is offered by mistake only, is taken with nothing to flow in it.
 func Accept(o Offer, a Answer) *Jingle {
 	if a.Action == "" {
 		a.Action = SessionAccept
 	}
+	if a.Setup == "" {
+		a.Setup = "active"
+	}
 	t := &Transport{Ufrag: a.Ufrag, Pwd: a.Pwd, RTCPMux: true, Candidates: a.Candidates,
-		Fingerprint: Fingerprint{Hash: a.FingerprintHash, Value: a.FingerprintValue, Setup: "active"}}
+		Fingerprint: Fingerprint{Hash: a.FingerprintHash, Value: a.FingerprintValue, Setup: a.Setup}}
 	channels := o.opusChannels
 	if channels == 0 {
 		channels = 2 // RFC 7587 §4.1

@@ -134,5 +134,6 @@ type Answer struct {
 	SSRC                              uint32
 	Ufrag, Pwd                        string
 	FingerprintHash, FingerprintValue string
+	Setup                             string // our DTLS role, default "active"
 	Candidates                        []Candidate
 }
