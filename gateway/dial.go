@@ -31,7 +31,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	cfg := g.cfg.Load()
 	g.counters.dials.Add(1)
 	id := callID()
-	log := g.log.With("call", id, "shard", r.Shard.Name(), "room", r.Conference.String())
+	log := g.log.With("call", id, "room", r.Conference.String())
 	refuse := func(end call.End, condition string, detail error) {
 		o := end.Outcome()
 		g.counters.ended(end)

@@ -41,6 +41,8 @@ type worldOptions struct {
 	gateway  string // further keys of [gateway]
 	http     string // further keys of [http]
 	trunk    string // further keys of [[trunk]]
+	more     string // further tables
+	brewery  bool   // shards have an account and a brewery
 	options  gateway.Options
 }
 
@@ -79,7 +81,17 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	w := &world{t: t, ctx: ctx, o: o}
 	do := o.dep
 	do.NoBalancer = !o.balancer
+	if o.brewery {
+		do.Shard.XMPP.Accounts = map[string]string{"gateway": "secret"}
+	}
 	add := func(n int, do jitsitest.DeploymentOptions) {
+		if o.brewery {
+			domain := do.Shard.Domain
+			if domain == "" {
+				domain = "meet.example"
+			}
+			do.Shard.Jicofo.Brewery = "jigasibrewery@internal.auth." + domain
+		}
 		d, err := jitsitest.NewDeployment(n, do)
 		if err != nil {
 			t.Fatal(err)
@@ -142,12 +154,16 @@ func (w *world) write(without string) {
 			}
 			fmt.Fprintf(&b, "[[shard]]\nname = \"%s%s\"\nheader_value = %q\ndeployment = %q\nurl = %q\n",
 				w.prefix(i), s.Name, s.Name, name, s.BOSHURL())
+			if w.o.brewery {
+				fmt.Fprintf(&b, "username = \"gateway\"\npassword = \"secret\"\n")
+			}
 		}
 		if len(w.deps) == 1 {
 			trunk += "\ndeployment = \"dep1\""
 		}
 	}
 	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", trunk)
+	b.WriteString(w.o.more)
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}

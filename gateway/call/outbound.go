@@ -59,7 +59,7 @@ type (
 // goOut begins a call that goes out: the conference leg joins the room on the
 // shard that asked, never by search.
 func (c *Call) goOut() {
-	c.log.Info("asked to dial", "to", c.o.Mask(c.out.To))
+	c.log.Info("asked to dial", "to", c.o.Mask(c.out.To), "shard", c.out.Shard.Name())
 	sh := c.out.Shard
 	c.located(locatedEvent{loc: brewery.Location{Shard: sh, How: brewery.HowTold, URL: sh.Config().URL}})
 }
@@ -75,7 +75,7 @@ func (c *Call) outEvent(l *leg, e conference.Event) {
 		c.ref(e.Nick)
 	case conference.Invited:
 		c.invited.Stop()
-		if c.out.dialing == nil && c.answer == unanswered {
+		if c.out.Refused == nil && c.out.dialing == nil && c.answer == unanswered {
 			c.dial()
 		}
 	}

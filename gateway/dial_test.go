@@ -1,0 +1,323 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"brewline/gateway"
+	"brewline/internal/jitsitest"
+	"brewline/internal/siptest"
+)
+
+// dialWorld has a phone that can be called, over a trunk, by rules.
+func dialWorld(t *testing.T, o worldOptions, rules string) (*world, *siptest.Phone) {
+	t.Helper()
+	p, err := siptest.NewPhone(siptest.PhoneOptions{Codec: "pcma"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	if o.options.Call.StatusStays == 0 {
+		o.options.Call.StatusStays = 300 * time.Millisecond
+	}
+	o.brewery = true
+	o.trunk += fmt.Sprintf("\naddress = %q", address(p))
+	o.more = rules
+	w := newWorld(t, o)
+	w.await("every Jicofo sees a gateway", func() bool {
+		for _, d := range w.deps {
+			for _, sh := range d.Shards {
+				if len(sh.XMPP.Occupants("jigasibrewery@internal.auth."+sh.Domain())) < 2 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	return w, p
+}
+
+// address is a phone as a trunk has it.
+func address(p *siptest.Phone) string {
+	uri := p.URI("x")
+	return "sip:" + uri[strings.IndexByte(uri, '@')+1:]
+}
+
+const anyNumber = "[[dial]]\nname = \"any\"\npattern = '\\+?\\d+'\ntrunks = [\"ipbx\"]\n"
+
+// ask has a participant ask Jicofo to dial.
+func (w *world) ask(b *jitsitest.Browser, sh *jitsitest.Shard, room, number string) string {
+	w.t.Helper()
+	dial := fmt.Sprintf("<dial xmlns='urn:xmpp:rayo:1' from='fromnumber' to='%s'><header xmlns='urn:xmpp:rayo:1' name='JvbRoomName' value='%s@%s'/>"+
+		"<header xmlns='urn:xmpp:rayo:1' name='X-Ticket' value='4711'/></dial>", number, room, sh.MUC())
+	for {
+		reply, err := b.Request(w.ctx, "set", room+"@"+sh.MUC()+"/focus", dial)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if !contains(reply, "<forbidden") { // the first participant is made a moderator in a moment
+			return reply
+		}
+	}
+}
+
+// rings awaits the call at the phone.
+func (w *world) rings(p *siptest.Phone) *siptest.Incoming {
+	w.t.Helper()
+	in, err := p.Await(w.ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return in
+}
+
+// status awaits the gateway's presence status as a participant sees it.
+func (w *world) status(b *jitsitest.Browser, word string) {
+	w.t.Helper()
+	w.await("the status "+word, func() bool {
+		for _, nick := range b.Others() {
+			if contains(b.PresenceOf(nick), "<status>"+word+"</status>") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func (w *world) alone(b *jitsitest.Browser) {
+	w.t.Helper()
+	w.await("the gateway left the room", func() bool { return len(b.Others()) == 0 })
+	w.gone()
+}
+
+// From a meeting on each shard a number is called, and the callee is in that
+// meeting alone.
+func TestDialFromEveryShard(t *testing.T) {
+	t.Parallel()
+	for name, two := range map[string]bool{"one deployment": false, "two deployments": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := worldOptions{shards: 3, two: two}
+			if two {
+				o.shards = 2
+			}
+			w, p := dialWorld(t, o, anyNumber)
+			var shards []*jitsitest.Shard
+			for _, d := range w.deps {
+				shards = append(shards, d.Shards...)
+			}
+			tones := []int{440, 620, 850, 1200}
+			var browsers []*jitsitest.Browser
+			for i, sh := range shards {
+				// Room names repeat on the shards of different deployments.
+				room := fmt.Sprintf("meeting%d", i%3)
+				b := w.browser(sh, room, tones[i])
+				browsers = append(browsers, b)
+				if reply := w.ask(b, sh, room, fmt.Sprintf("+49 30 100%d", i)); !contains(reply, "xmpp:"+room+"@"+sh.MUC()+"/") {
+					t.Fatalf("%s: the dial is answered with %s", sh.Name, reply)
+				}
+			}
+			calls := map[string]*siptest.Call{}
+			for range shards {
+				in := w.rings(p)
+				if in.Header("X-Ticket") != "4711" || in.Header("JigasiCallDirection") != "out" || in.Header("Jitsi-Conference-Room") == "" {
+					t.Errorf("headers of the INVITE: %q %q %q", in.Header("X-Ticket"), in.Header("JigasiCallDirection"), in.Header("Jitsi-Conference-Room"))
+				}
+				i := int(in.RequestUser[len(in.RequestUser)-1] - '0')
+				c, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: tones[i] + 900})
+				if err != nil {
+					t.Fatal(err)
+				}
+				calls[in.RequestUser] = c
+			}
+			for i, b := range browsers {
+				c := calls[fmt.Sprintf("+4930100%d", i)]
+				if c == nil {
+					t.Fatalf("no call for shard %d: %v", i, calls)
+				}
+				w.hear("the callee", c, tones[i])
+				w.hear("the participant", b, tones[i]+900)
+				w.status(b, "Connected")
+				for j := range tones {
+					if j != i {
+						w.never("the callee", c.Heard(), c.Rate(), tones[j])
+						w.never("the participant", b.Heard(), 48000, tones[j]+900)
+					}
+				}
+			}
+			for i := range shards {
+				c := calls[fmt.Sprintf("+4930100%d", i)]
+				if err := c.Hangup(w.ctx); err != nil {
+					t.Error(err)
+				}
+				w.await("the callee's occupant left", func() bool { return len(browsers[i].Others()) == 0 })
+			}
+			w.gone()
+		})
+	}
+}
+
+func TestDialProgressAndRefusals(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		word string
+		do   func(w *world, in *siptest.Incoming) error
+	}{
+		"busy":     {"Busy", func(_ *world, in *siptest.Incoming) error { return in.Reject(486, "Busy Here") }},
+		"declined": {"Rejected", func(_ *world, in *siptest.Incoming) error { return in.Reject(603, "Decline") }},
+		"ringing":  {"Ringing", func(w *world, in *siptest.Incoming) error { return in.Ring(w.ctx) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p := dialWorld(t, worldOptions{shards: 1}, anyNumber)
+			sh := w.deps[0].Shards[0]
+			b := w.browser(sh, "team", 440)
+			w.ask(b, sh, "team", "112")
+			in := w.rings(p)
+			if err := tt.do(w, in); err != nil {
+				t.Fatal(err)
+			}
+			w.status(b, tt.word)
+			if name == "ringing" { // a kick cancels the phone
+				if err := sh.XMPP.Kick("team", w.nick(), ""); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-in.Cancelled():
+				case <-w.ctx.Done():
+					t.Fatal("the phone goes on ringing")
+				}
+			}
+			w.alone(b)
+		})
+	}
+}
+
+// What no rule allows never reaches a trunk, and is no reason to ask another
+// gateway.
+func TestDialRefusedNumber(t *testing.T) {
+	t.Parallel()
+	w, p := dialWorld(t, worldOptions{shards: 1}, "[[dial]]\nname = \"premium\"\npattern = '\\+49900\\d+'\ndeny = true\n"+anyNumber)
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 440)
+	for _, number := range []string{"+49900123", "sip:evil@example.org", "not a number"} {
+		if reply := w.ask(b, sh, "team", number); !contains(reply, "<ref") {
+			t.Errorf("%s: %s", number, reply)
+		}
+		w.status(b, "Rejected")
+		w.alone(b)
+	}
+	if n := p.Invites(); n != 0 {
+		t.Errorf("the phone rang %d times", n)
+	}
+}
+
+func TestDialHangups(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(w *world, sh *jitsitest.Shard, b *jitsitest.Browser) error{
+		"rayo hangup": func(w *world, sh *jitsitest.Shard, b *jitsitest.Browser) error {
+			_, err := b.Request(w.ctx, "set", "team@"+sh.MUC()+"/"+w.nick(), "<hangup xmlns='urn:xmpp:rayo:1'/>")
+			return err
+		},
+		"kick": func(w *world, sh *jitsitest.Shard, _ *jitsitest.Browser) error {
+			return sh.XMPP.Kick("team", w.nick(), "")
+		},
+		"destroy": func(w *world, sh *jitsitest.Shard, _ *jitsitest.Browser) error {
+			return sh.XMPP.Destroy("team", "", "over")
+		},
+		"last human leaves": func(_ *world, _ *jitsitest.Shard, b *jitsitest.Browser) error { return b.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p := dialWorld(t, worldOptions{shards: 1, gateway: `empty_grace = "100ms"`}, anyNumber)
+			sh := w.deps[0].Shards[0]
+			b := w.browser(sh, "team", 440)
+			w.ask(b, sh, "team", "112")
+			c, err := w.rings(p).Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.hear("the callee", c, 440)
+			w.hear("the participant", b, 1000)
+			if err := end(w, sh, b); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case e := <-c.Ended():
+				if !e.ByPeer {
+					t.Errorf("ended by %+v", e)
+				}
+			case <-w.ctx.Done():
+				t.Fatal("the callee is not hung up on")
+			}
+			w.gone()
+		})
+	}
+}
+
+// Jicofo never invites us: the phone must not ring.
+func TestDialWithoutInvitation(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1}
+	o.options.Call.Invited = 300 * time.Millisecond
+	w, p := dialWorld(t, o, anyNumber)
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 440)
+	sh.Focus.SetSilent(true)
+	w.ask(b, sh, "team", "112")
+	w.status(b, "Disconnected")
+	w.alone(b)
+	if n := p.Invites(); n != 0 {
+		t.Errorf("the phone rang %d times", n)
+	}
+}
+
+// While draining another gateway is to be asked.
+func TestDialWhileDraining(t *testing.T) {
+	t.Parallel()
+	w, p := dialWorld(t, worldOptions{shards: 1}, anyNumber)
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 440)
+	ctx, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	go w.gw.Drain(ctx)
+	w.await("draining", w.gw.Draining)
+	if reply := w.ask(b, sh, "team", "112"); !contains(reply, "error") {
+		t.Errorf("answered with %s", reply)
+	}
+	if n := p.Invites(); n != 0 {
+		t.Errorf("the phone rang %d times", n)
+	}
+}
+
+func TestDialFailsOver(t *testing.T) {
+	t.Parallel()
+	dead, err := siptest.NewPhone(siptest.PhoneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	w, p := dialWorld(t, worldOptions{shards: 1, options: gateway.Options{}}, fmt.Sprintf(
+		"[[trunk]]\nname = \"first\"\nmatch = [\"192.0.2.1\"]\naddress = %q\n", address(dead))+
+		"[[dial]]\nname = \"any\"\npattern = '\\d+'\ntrunks = [\"first\", \"ipbx\"]\nnumber = \"0$0\"\n")
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 440)
+	w.ask(b, sh, "team", "30")
+	if err := w.rings(dead).Reject(503, "Service Unavailable"); err != nil {
+		t.Fatal(err)
+	}
+	in := w.rings(p)
+	if in.RequestUser != "030" {
+		t.Errorf("dialled %q", in.RequestUser)
+	}
+	c, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.hear("the callee", c, 440)
+	c.Hangup(w.ctx)
+	w.alone(b)
+}
