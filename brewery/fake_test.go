@@ -250,6 +250,12 @@ func (p *prosody) event(e xmpp.RoomEvent) {
 	r.o.On(e)
 }
 
+func (p *prosody) sessions() []*fakeSession {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.online)
+}
+
 func (p *prosody) tellings() []telling {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -137,6 +137,7 @@ func (sh *Shard) sit(ctx context.Context, l *link, c *shardConf) error {
 		case <-l.Done():
 			return l.Err()
 		case <-ctx.Done():
+			sh.dials.abandon(l) // after we leave nothing would arrive
 			return ctx.Err()
 		case <-s.echo:
 			silent.Stop()
@@ -145,16 +146,16 @@ func (sh *Shard) sit(ctx context.Context, l *link, c *shardConf) error {
 				next.Reset(max(0, t.PresenceGap-time.Since(at)))
 			}
 		case <-next.C:
+			select {
+			case <-s.echo: // of an earlier presence
+			default:
+			}
 			said, at = sh.stats(), time.Now()
 			if err := r.Update(func(p *xmpp.OwnPresence) { p.Stats = said }); err != nil {
 				return err
 			}
 			sh.set.count.presences.Add(1)
 			next.Reset(refresh(t.Presence))
-			select {
-			case <-s.echo: // of an earlier presence
-			default:
-			}
 			silent.Reset(t.Echo)
 		}
 	}
