@@ -1,7 +1,8 @@
 // Command brewline-demo shows the gateway at its main job with nothing else
 // configured: simulated Jitsi shards behind a balancer that sticks by room, a
 // participant with a voice on one of them, the real gateway as a child process,
-// and a phone that calls in. It checks by listening and says what was heard.
+// a phone that calls in, and a meeting that calls the phone. It checks by
+// listening and says what was heard.
 package main
 
 import (
@@ -49,6 +50,9 @@ func run(ctx context.Context, o options) error {
 	}
 	defer s.close()
 	if err := s.play(limit); err != nil {
+		return err
+	}
+	if err := s.callOut(limit); err != nil {
 		return err
 	}
 	if err := s.judge(); err != nil {

@@ -19,22 +19,24 @@ const (
 	aliceTone  = 440         // Hz, what the participant says
 	callerTone = 1000        // Hz, what the phone says
 	otherTone  = 700         // Hz, said in a room that must never be heard
+	hostTone   = 520         // Hz, what the host of the meeting says that calls out
+	calleeTone = 1300        // Hz, what the phone says that is called
+	account    = "brewline"  // at every shard, for the brewery
+	password   = "demo"
 )
 
 // stage is everything the demo sets up.
 type stage struct {
-	o         options
-	began     time.Time
-	dep       *jitsitest.Deployment
-	alice     *jitsitest.Browser // in the caller's room
-	stranger  *jitsitest.Browser // in another room, on another shard
-	home      string             // the shard of the caller's room
-	gateway   *gateway
-	phone     *siptest.Phone
-	sipPort   int
-	fromCall  []int16 // what the phone heard, at rate
-	rate      int
-	fromAlice []int16 // what the participant heard, 48 kHz
+	o        options
+	began    time.Time
+	dep      *jitsitest.Deployment
+	alice    *jitsitest.Browser // in the caller's room
+	stranger *jitsitest.Browser // in another room, on another shard
+	home     string             // the shard of the caller's room
+	gateway  *gateway
+	phone    *siptest.Phone
+	sipPort  int
+	heard    []hearing
 }
 
 func setUp(ctx context.Context, o options) (*stage, error) {
@@ -53,7 +55,10 @@ func (s *stage) say(format string, args ...any) {
 
 func (s *stage) build(ctx context.Context) error {
 	fmt.Printf("Brewline demo: %d simulated shards of one deployment behind a balancer that sticks by room\n\n", s.o.shards)
-	dep, err := jitsitest.NewDeployment(s.o.shards, jitsitest.DeploymentOptions{})
+	var do jitsitest.DeploymentOptions
+	do.Shard.XMPP.Accounts = map[string]string{account: password}
+	do.Shard.Jicofo.Brewery = "jigasibrewery@internal.auth.meet.example"
+	dep, err := jitsitest.NewDeployment(s.o.shards, do)
 	if err != nil {
 		return fmt.Errorf("start the simulated shards: %w", err)
 	}
@@ -84,6 +89,10 @@ func (s *stage) build(ctx context.Context) error {
 	if s.sipPort, err = freePort(s.o.stay); err != nil {
 		return err
 	}
+	s.phone, err = siptest.NewPhone(siptest.PhoneOptions{Codec: "pcmu", User: "+4930123456", Display: "Demo phone"})
+	if err != nil {
+		return err
+	}
 	path, err := s.configure()
 	if err != nil {
 		return err
@@ -98,8 +107,7 @@ func (s *stage) build(ctx context.Context) error {
 		}
 		s.say("brewline: control session to %s is up", e.str("shard"))
 	}
-	s.phone, err = siptest.NewPhone(siptest.PhoneOptions{Codec: "pcmu", User: "+4930123456", Display: "Demo phone"})
-	return err
+	return nil
 }
 
 func (s *stage) join(ctx context.Context, room string, tone int) (*jitsitest.Browser, error) {
@@ -139,17 +147,25 @@ bind = "127.0.0.1"
 [[trunk]]
 name = "ipbx"
 match = ["127.0.0.1"]
+address = "sip:%s"
 deployment = "demo"
 codecs = ["opus", "g722", "pcma", "pcmu"]
 rooms = { phoneMeet = %q }
+
+# Without a rule nothing is dialled.
+[[dial]]
+name = "inland"
+pattern = '\+49(\d+)'
+number = "0$1"
+trunks = ["ipbx"]
 
 [[deployment]]
 name = "demo"
 domain = %q
 balancer = "%s/http-bind?room={roomName}"
-`, s.sipPort, s.sipPort, room, s.dep.Shards[0].Domain(), s.dep.Balancer.URL())
+`, s.sipPort, s.sipPort, hostPort(s.phone), room, s.dep.Shards[0].Domain(), s.dep.Balancer.URL())
 	for _, sh := range s.dep.Shards {
-		fmt.Fprintf(&b, "\n[[shard]]\nname = %q\nurl = %q\n", sh.Name, sh.BOSHURL())
+		fmt.Fprintf(&b, "\n[[shard]]\nname = %q\nurl = %q\nusername = %q\npassword = %q\n", sh.Name, sh.BOSHURL(), account, password)
 	}
 	path := filepath.Join(s.o.out, "brewline.toml")
 	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
@@ -161,6 +177,12 @@ balancer = "%s/http-bind?room={roomName}"
 	}
 	fmt.Println()
 	return path, nil
+}
+
+// hostPort is where a phone can be called.
+func hostPort(p *siptest.Phone) string {
+	_, at, _ := strings.Cut(p.URI("x"), "@")
+	return at
 }
 
 // freePort is 5060 for a softphone to call, else any port that is free.
