@@ -376,9 +376,9 @@ func roomAt(c *config.Deployment, text string) (Room, error) {
 		}
 	} else {
 		prefix, base, _ := strings.Cut(muc, ".")
-		rest, ok := strings.CutPrefix(j.Domain, prefix+".")
-		tenant, ok = strings.CutSuffix(rest, "."+base)
-		if !ok || tenant == "" || len(rest) == len(j.Domain) {
+		rest, atMUC := strings.CutPrefix(j.Domain, prefix+".")
+		var ours bool
+		if tenant, ours = strings.CutSuffix(rest, "."+base); !atMUC || !ours || tenant == "" {
 			return Room{}, fmt.Errorf("%w: %s is not at %s", ErrBadRoom, shown(text), muc)
 		}
 	}

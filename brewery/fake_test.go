@@ -105,7 +105,7 @@ func (w *world) dial(ctx context.Context, o xmpp.Options) (session, error) {
 		}
 	}
 	s := &fakeSession{p: p, shard: name, done: make(chan struct{}), h: o.Handler,
-		jid: xmpp.JID{Local: "u", Domain: o.Domain, Resource: "r"}, replies: make(chan *xmpp.IQ, 64)}
+		jid: xmpp.JID{Local: "u", Domain: o.Domain, Resource: "r"}, replies: make(chan *xmpp.IQ, 4*maxPending)}
 	if o.Resource != "" {
 		s.jid = xmpp.JID{Local: o.Username, Domain: o.Domain, Resource: o.Resource}
 	}
