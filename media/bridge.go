@@ -76,6 +76,9 @@ type Bridge struct {
 	prompt     *playing
 	events     []event // to be told when the tick is over
 
+	phoneReports      phoneReports // here, so that RTCP costs no allocation
+	conferenceReports conferenceReports
+
 	digitsHeard, slotsSkipped, framesEncoded, framesPassed, encodeErrors uint64
 }
 
@@ -101,6 +104,8 @@ func (p *Pacer) NewBridge(o BridgeOptions) *Bridge {
 		o.Logger = p.logger
 	}
 	b := &Bridge{o: o, pacer: p, owners: make(map[uint32]string)}
+	b.phoneReports.bridge, b.conferenceReports.bridge = b, b
+	b.pool.fill()
 	b.speakers = newSpeakers(&b.pool, &b.conference.stats)
 	b.down.period = upPeriod
 	p.add(b)
@@ -392,7 +397,8 @@ func (b *Bridge) phonePackets(p *transport.Packet) {
 	b.phone.last = p.At
 	if p.RTCP {
 		b.phone.stats.RTCPIn++
-		if !parseRTCP(p.Data, &phoneReports{b, p.At}) {
+		b.phoneReports.at = p.At
+		if !parseRTCP(p.Data, &b.phoneReports) {
 			b.refuse(&b.phone, "phone", "RTCP", p.Data)
 		}
 		return
@@ -409,7 +415,8 @@ func (b *Bridge) conferencePackets(p *transport.Packet) {
 	b.conference.last = p.At
 	if p.RTCP {
 		b.conference.stats.RTCPIn++
-		if !parseRTCP(p.Data, &conferenceReports{b, p.At}) {
+		b.conferenceReports.at = p.At
+		if !parseRTCP(p.Data, &b.conferenceReports) {
 			b.refuse(&b.conference, "conference", "RTCP", p.Data)
 		}
 		return

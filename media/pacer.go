@@ -111,8 +111,7 @@ type entry struct {
 	due       int64 // slot
 }
 
-// A worker is a wheel of slots and a goroutine that runs what is in them. It
-// sleeps on one timer, until the next slot that has something in it.
+// A worker is a wheel of slots and a goroutine that runs what is in them.
 type worker struct {
 	offset  time.Duration // of slot 0
 	wake    chan struct{}
@@ -152,21 +151,26 @@ func (w *worker) next() (time.Duration, bool) {
 	return 0, false
 }
 
+// loop sleeps from slot to slot: waiting on a timer's channel beside others
+// costs more, and allocates now and then. A bridge that comes, and the end,
+// wait until the next slot that has something in it, at most wheelSize slots.
 func (w *worker) loop() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		if at, ok := w.next(); ok {
-			timer.Reset(at - transport.Now())
-		} else {
-			timer.Stop()
+		at, ok := w.next()
+		if !ok {
+			select {
+			case <-w.wake:
+			case <-w.stop:
+				return
+			}
+			continue
 		}
+		time.Sleep(at - transport.Now())
 		select {
-		case <-timer.C:
-			w.run(transport.Now(), transport.Now)
-		case <-w.wake:
 		case <-w.stop:
 			return
+		default:
+			w.run(transport.Now(), transport.Now)
 		}
 	}
 }

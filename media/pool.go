@@ -12,6 +12,9 @@ const (
 	largeSize = maxPayload
 	maxSmall  = 384
 	maxLarge  = 96
+	// usualSmall is three speakers and the phone with five packets each, and
+	// the kept packets of four more speakers.
+	usualSmall = 32
 )
 
 // copy returns a copy of b, nil when the bound is reached.
@@ -30,6 +33,17 @@ func (p *pool) copy(b []byte) []byte {
 		return nil
 	}
 	return c[:copy(c[:size], b)]
+}
+
+// fill makes what a call needs in a usual network, so that later only unusual
+// ones allocate.
+func (p *pool) fill() {
+	p.small = make([][]byte, 0, maxSmall)
+	block := make([]byte, usualSmall*smallSize)
+	for ; len(block) > 0; block = block[smallSize:] {
+		p.small = append(p.small, block[:smallSize:smallSize])
+	}
+	p.made[0] = usualSmall
 }
 
 // put takes a copy back.
