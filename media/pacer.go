@@ -41,6 +41,10 @@ func NewPacer(o PacerOptions) *Pacer {
 			offset: slotTime * time.Duration(i) / time.Duration(max(n, 1)),
 			wake:   make(chan struct{}, 1),
 			stop:   make(chan struct{}),
+			due:    make([]*entry, 0, usualEntries),
+		}
+		for i := range w.wheel {
+			w.wheel[i] = make([]*entry, 0, usualEntries)
 		}
 		if n > 0 {
 			w.slot = w.slotAt(transport.Now())
@@ -95,6 +99,9 @@ func (p *Pacer) add(b *Bridge) {
 
 // wheelSize is more than the slots of the longest packet time and a shift.
 const wheelSize = 8
+
+// usualEntries is what a slot has room for from the start.
+const usualEntries = 64
 
 // direction is one of the two streams of a bridge.
 type direction uint8
