@@ -32,7 +32,7 @@ type unacked struct {
 func (d *Dialog) accept(tx *serverTx, req *sip.Request, sdp []byte, late bool, onACK func([]byte)) *unacked {
 	o := d.u.o
 	w := &unacked{d: d, seq: req.CSeq().SeqNo, tx: tx, late: late, onACK: onACK, interval: o.T1, done: make(chan struct{})}
-	w.b = d.response(req, reply{code: 200, body: sdp})
+	w.b = d.response(tx.f, req, reply{code: 200, body: sdp})
 	d.unacked[w.seq] = w
 	w.resend = time.AfterFunc(o.T1, w.again)
 	w.limit = time.AfterFunc(64*o.T1, w.giveUp)
@@ -180,7 +180,7 @@ func (r *Reoffer) Reject(code int) error {
 		return ErrState
 	}
 	r.settled()
-	return r.tx.respond(code, d.response(r.req, reply{code: code}))
+	return r.tx.respond(code, d.response(r.tx.f, r.req, reply{code: code}))
 }
 
 // reinvited takes a re-INVITE (RFC 3261 §14.2). d.mu is held and released.
@@ -196,13 +196,13 @@ func (d *Dialog) reinvited(tx *serverTx, req *sip.Request) {
 	}
 	if code != 0 {
 		d.mu.Unlock()
-		_ = tx.respond(code, d.response(req, reply{code: code, headers: hs}))
+		_ = tx.respond(code, d.response(tx.f, req, reply{code: code, headers: hs}))
 		return
 	}
 	r := &Reoffer{SDP: sdp, d: d, tx: tx, req: req}
 	r.timer = time.AfterFunc(64*d.u.o.T1, func() { _ = r.Reject(500) })
 	d.theirs = r
-	_ = tx.respond(100, d.response(req, reply{code: 100}))
+	_ = tx.respond(100, d.response(tx.f, req, reply{code: 100}))
 	d.mu.Unlock()
 	tx.onCancel(d.id.local, func(Reason) { _ = r.Reject(487) })
 	d.post(false, func(h DialogHandler) {
@@ -285,7 +285,8 @@ func (d *Dialog) reinvite(ctx context.Context, sdp []byte) ([]byte, error) {
 	d.refreshTarget(res.Contact())
 	d.mu.Unlock()
 	d.ack(req, key)
-	return res.Body(), nil
+	answer, _, _ := session(res)
+	return answer, nil
 }
 
 // refreshTarget takes the peer's new Contact (RFC 3261 §12.2). d.mu is held.

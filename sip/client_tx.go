@@ -19,42 +19,63 @@ type hop struct {
 	addr netip.AddrPort
 }
 
+// maxForks bounds how many final responses to one INVITE, each with a To tag
+// of its own, are acknowledged.
+const maxForks = 8
+
 // clientTx is a client transaction (RFC 3261 §17.1). The goroutine that wants
-// the answer runs it; afterwards an INVITE's stays registered to acknowledge
-// repeated final responses.
+// the answer runs it. An INVITE's stays registered for 64·T1 after that, to
+// acknowledge what is repeated and what else comes of a call that was forked.
 type clientTx struct {
 	responses chan *sip.Response
-	ack       []byte // set: the transaction is over but for repetitions of this
-	to        hop    // where it goes: of a 2xx not where the INVITE went
+	key       string       // in UA.clients
+	invite    *sip.Request // as sent; nil: of another method
+	hop       hop
+
+	// accepted is told, where it is set, each 2xx to the INVITE with a To tag
+	// that was not seen before, on the goroutine that read it. first: it is
+	// the final response that the transaction returns.
+	accepted func(res *sip.Response, first bool)
+
+	answered bool           // a final response came, or none is waited for any more. UA.mu
+	acks     map[string]ack // by To tag. UA.mu
+}
+
+// ack is what a final response gets; of a 2xx the owner makes it.
+type ack struct {
+	b  []byte
+	to hop // of a 2xx not where the INVITE went
 }
 
 // roundTrip sends req, which has everything but a Via, and returns the final
 // response and the transaction's key. For a 2xx to an INVITE the caller owes
 // the ACK: [UA.keepACK] with that key.
 func (u *UA) roundTrip(ctx context.Context, h hop, req *sip.Request) (res *sip.Response, key string, err error) {
-	return u.transact(ctx, h, req, nil)
+	return u.transact(ctx, &clientTx{hop: h}, req, nil)
 }
 
 // transact is roundTrip that tells provisional responses of an INVITE.
-func (u *UA) transact(ctx context.Context, h hop, req *sip.Request, progress func(*sip.Response)) (res *sip.Response, key string, err error) {
+func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progress func(*sip.Response)) (res *sip.Response, key string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	h, invite := tx.hop, req.Method == sip.INVITE
 	branch := sip.RFC3261BranchMagicCookie + token(16)
 	u.addVia(h, req, branch)
 	key = string(req.Method) + " " + branch
-	tx := &clientTx{responses: make(chan *sip.Response, 8)}
+	tx.key, tx.responses = key, make(chan *sip.Response, 8)
+	if invite {
+		tx.invite, tx.acks = req.Clone(), map[string]ack{}
+	}
 	u.mu.Lock()
 	if u.closed {
 		u.mu.Unlock()
 		return nil, key, ErrEnded
 	}
 	u.clients[key] = tx
+	u.called[h.addr.Addr()]++
 	u.mu.Unlock()
-	invite := req.Method == sip.INVITE
-	keep := false
-	defer func() {
-		if !keep {
-			u.forgetClient(key)
-		}
-	}()
+	defer u.settleClient(tx)
 
 	b := []byte(req.String())
 	if err := h.f.send(b, h.addr); err != nil {
@@ -74,14 +95,15 @@ func (u *UA) transact(ctx context.Context, h hop, req *sip.Request, progress fun
 	for {
 		select {
 		case <-resend.C:
-			if err := h.f.send(b, h.addr); err != nil {
-				return nil, key, fmt.Errorf("send %s: %w", req.Method, err)
-			}
+			_ = h.f.send(b, h.addr) // the first may have arrived all the same
 			if interval *= 2; !invite {
 				interval = min(interval, t2)
 			}
 			resend.Reset(interval)
 		case <-limit.C:
+			if !u.giveUp(tx) {
+				continue // the final response is on its way here
+			}
 			return nil, key, fmt.Errorf("%s to %s: %w", req.Method, h.addr, ErrTimeout)
 		case <-u.ctx.Done():
 			return nil, key, ErrEnded
@@ -99,50 +121,74 @@ func (u *UA) transact(ctx context.Context, h hop, req *sip.Request, progress fun
 				cancelWanted = true
 			}
 		case res := <-tx.responses:
-			if res.StatusCode < 200 {
-				if !invite {
-					interval = t2
-					continue
-				}
-				heard = true
-				resend.Stop()
-				switch {
-				case cancelWanted:
-					cancelWanted = false
-					u.cancel(h, req, branch)
-					limit.Reset(64 * t1)
-				case cancelled != nil:
-					limit.Stop() // the answer takes as long as it takes
-				}
-				if progress != nil {
-					progress(res)
-				}
+			if res.StatusCode >= 200 {
+				return res, key, nil
+			}
+			if !invite {
+				interval = t2
 				continue
 			}
-			if invite && res.StatusCode >= 300 {
-				ack := u.ackNon2xx(h, req, res)
-				_ = h.f.send(ack, h.addr)
-				keep = u.keepACK(key, ack, h)
-			} else if invite {
-				keep = true // the caller's keepACK follows
+			heard = true
+			resend.Stop()
+			switch {
+			case cancelWanted:
+				cancelWanted = false
+				u.cancel(h, req, branch)
+				limit.Reset(64 * t1)
+			case cancelled != nil:
+				limit.Stop() // the answer takes as long as it takes
 			}
-			return res, key, nil
+			if progress != nil {
+				progress(res)
+			}
 		}
 	}
 }
 
-// keepACK leaves an INVITE's transaction registered for timers D and M, to
-// answer repeated final responses with the ACK.
-func (u *UA) keepACK(key string, ack []byte, to hop) bool {
+// giveUp has no final response count as the first any more, unless there is one.
+func (u *UA) giveUp(tx *clientTx) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	tx := u.clients[key]
-	if tx == nil || u.closed {
+	if tx.answered {
 		return false
 	}
-	tx.ack, tx.to = ack, to
-	time.AfterFunc(64*u.o.T1, func() { u.forgetClient(key) })
+	tx.answered = true
 	return true
+}
+
+// settleClient ends a transaction, that of an INVITE in 64·T1.
+func (u *UA) settleClient(tx *clientTx) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forgetCalled(tx.hop.addr.Addr())
+	if tx.answered = true; tx.invite == nil || u.closed {
+		delete(u.clients, tx.key)
+		return
+	}
+	time.AfterFunc(64*u.o.T1, func() { u.forgetClient(tx.key) })
+}
+
+// keepACK sends the ACK of a 2xx, and again whenever that is repeated.
+func (u *UA) keepACK(key, tag string, a ack) {
+	u.mu.Lock()
+	if tx := u.clients[key]; tx != nil && tx.acks != nil {
+		tx.acks[tag] = a
+	}
+	u.mu.Unlock()
+	u.resend(a.b, a.to)
+}
+
+// resend sends a message that no timer repeats. Where the connection of its
+// transaction is gone, it takes another.
+func (u *UA) resend(b []byte, h hop) {
+	if err := h.f.send(b, h.addr); err == nil || !h.f.reliable() {
+		return
+	}
+	u.spawn(func() {
+		if c, err := u.dial(u.ctx, h.f.ln, h.addr); err == nil {
+			_ = c.write(b)
+		}
+	})
 }
 
 func (u *UA) forgetClient(key string) {
@@ -154,25 +200,49 @@ func (u *UA) forgetClient(key string) {
 // handleResponse hands a response to the transaction that waits for it.
 func (u *UA) handleResponse(res *sip.Response) {
 	via, cseq := res.Via(), res.CSeq()
-	if via == nil || cseq == nil {
+	if via == nil || cseq == nil || res.StatusCode < 100 || res.StatusCode > 699 {
 		u.stats.malformed.Add(1)
 		return
 	}
 	u.mu.Lock()
 	tx := u.clients[string(cseq.MethodName)+" "+param(via.Params, "branch")]
-	var ack []byte
-	var to hop
-	if tx != nil {
-		ack, to = tx.ack, tx.to
-	}
-	u.mu.Unlock()
 	switch {
-	case tx == nil: // late, or a stranger's guess
-	case ack != nil:
-		if res.StatusCode >= 200 {
-			_ = to.f.send(ack, to.addr)
-		}
-	default:
+	case tx == nil || res.StatusCode < 200 && tx.answered: // late, or a stranger's guess
+		u.mu.Unlock()
+		return
+	case tx.invite == nil || res.StatusCode < 200:
+		u.mu.Unlock()
+		tx.deliver(res)
+		return
+	}
+	// A final response to an INVITE: the first, a repetition, or one of another
+	// branch of a forked call (RFC 3261 §13.2.2.4, §16.7).
+	tag := ""
+	if to := res.To(); to != nil {
+		tag = param(to.Params, "tag")
+	}
+	a, seen := tx.acks[tag]
+	first, ok := !tx.answered, res.StatusCode < 300
+	if !seen && (len(tx.acks) >= maxForks || u.closed) {
+		u.mu.Unlock()
+		return
+	}
+	if !seen && !ok {
+		a = ack{ackNon2xx(tx.invite, res), tx.hop}
+	}
+	tx.acks[tag] = a
+	tx.answered = true
+	u.mu.Unlock()
+	if a.b != nil {
+		u.resend(a.b, a.to)
+	}
+	if seen {
+		return
+	}
+	if ok && tx.accepted != nil {
+		tx.accepted(res, first)
+	}
+	if first {
 		tx.deliver(res)
 	}
 }
@@ -210,8 +280,8 @@ func (u *UA) addVia(h hop, req *sip.Request, branch string) {
 }
 
 // ackNon2xx builds the ACK of RFC 3261 §17.1.1.3.
-func (u *UA) ackNon2xx(h hop, req *sip.Request, res *sip.Response) []byte {
-	ack := derive(req, sip.ACK)
+func ackNon2xx(invite *sip.Request, res *sip.Response) []byte {
+	ack := derive(invite, sip.ACK)
 	if to := res.To(); to != nil {
 		ack.ReplaceHeader(sip.HeaderClone(to))
 	}
@@ -223,17 +293,17 @@ func (u *UA) cancel(h hop, req *sip.Request, branch string) {
 	c := derive(req, sip.CANCEL)
 	// The CANCEL has the INVITE's Via, so its transaction is made by hand.
 	key := "CANCEL " + branch
-	tx := &clientTx{responses: make(chan *sip.Response, 8)}
+	tx := &clientTx{hop: h, responses: make(chan *sip.Response, 8)}
+	b := []byte(c.String())
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	if u.closed {
+		u.mu.Unlock()
 		return
 	}
 	u.clients[key] = tx
-	b := []byte(c.String())
 	u.wg.Go(func() {
 		defer u.forgetClient(key)
-		_ = h.f.send(b, h.addr)
+		u.resend(b, h)
 		if h.f.reliable() {
 			return
 		}
@@ -252,6 +322,7 @@ func (u *UA) cancel(h hop, req *sip.Request, branch string) {
 			}
 		}
 	})
+	u.mu.Unlock()
 }
 
 // derive makes an ACK or CANCEL of the same transaction as req: same URI,

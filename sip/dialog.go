@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,16 +23,34 @@ var (
 
 // StatusError is a final response other than 2xx.
 type StatusError struct {
-	Code   int
-	Phrase string
-	Reason Reason // of the response's Reason header field, if any
+	Code    int
+	Phrase  string
+	Reason  Reason   // of the response's Reason header field, if any
+	Contact string   // URI of its Contact, the one with the highest q: where 3xx says to call
+	Headers []Header // all of the response
 }
 
 // Error implements error.
 func (e *StatusError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Phrase) }
 
 func statusError(res *sip.Response) error {
-	return &StatusError{Code: res.StatusCode, Phrase: clean(res.Reason), Reason: parseReason(res)}
+	e := &StatusError{Code: res.StatusCode, Phrase: clean(res.Reason), Reason: parseReason(res)}
+	best := -1.0
+	for _, h := range res.Headers() {
+		e.Headers = append(e.Headers, Header{h.Name(), clean(h.Value())})
+		c, ok := h.(*sip.ContactHeader)
+		if !ok || c.Address.Wildcard {
+			continue
+		}
+		q, err := strconv.ParseFloat(param(c.Params, "q"), 64)
+		if err != nil {
+			q = 1
+		}
+		if q > best {
+			best, e.Contact = q, clean(c.Address.String())
+		}
+	}
+	return e
 }
 
 // Header is a header field of a message.
@@ -79,16 +98,21 @@ const (
 
 type dialogID struct{ call, local, remote string }
 
-// Dialog is a call that came in. Its methods are safe for concurrent use.
+// Dialog is a call, one that came in or, once answered, one that we made. Its
+// methods are safe for concurrent use.
 type Dialog struct {
 	u      *UA
 	f      flow
-	tx     *serverTx    // of the INVITE
-	invite *sip.Request // only read
+	tx     *serverTx    // of the INVITE; nil: ours
+	invite *sip.Request // only read; of a call that we made a mirror image
 	id     dialogID
-	local  netip.AddrPort
-	offer  []byte
-	done   chan struct{}
+
+	outgoing           bool
+	username, password string // for challenges
+
+	local netip.AddrPort
+	offer []byte
+	done  chan struct{}
 
 	mu        sync.Mutex
 	state     dialogState
@@ -98,7 +122,7 @@ type Dialog struct {
 	draining  bool
 	silent    bool // no event may follow
 	localSeq  uint32
-	remoteSeq uint32
+	remoteSeq int64 // -1: none yet
 	target    sip.Uri
 	routes    []sip.Uri
 	direct    bool // the INVITE came from the peer's user agent itself, through at most a NAT
@@ -120,7 +144,7 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 		id:       dialogID{call: req.CallID().Value(), local: token(16), remote: param(req.From().Params, "tag")},
 		local:    tx.f.ln.facing(tx.f.peer.Addr()),
 		target:   *contact.Address.Clone(),
-		localSeq: 1, remoteSeq: req.CSeq().SeqNo,
+		localSeq: 1, remoteSeq: int64(req.CSeq().SeqNo),
 		unacked: map[uint32]*unacked{},
 	}
 	for _, h := range req.GetHeaders("Record-Route") {
@@ -135,7 +159,7 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 	case u.closed:
 		u.mu.Unlock()
 		return nil, ErrEnded
-	case len(u.dialogs) >= u.o.MaxDialogs:
+	case len(u.dialogs)+u.calling >= u.o.MaxDialogs:
 		u.mu.Unlock()
 		return nil, errTooMany
 	}
@@ -161,7 +185,13 @@ func (u *UA) dialog(req *sip.Request) *Dialog {
 func (d *Dialog) remove() {
 	d.u.mu.Lock()
 	defer d.u.mu.Unlock()
+	if d.u.dialogs[d.id] != d {
+		return
+	}
 	delete(d.u.dialogs, d.id)
+	if d.outgoing {
+		d.u.forgetCalled(d.f.peer.Addr())
+	}
 }
 
 // CallID returns the Call-ID.
@@ -170,20 +200,21 @@ func (d *Dialog) CallID() string { return clean(d.id.call) }
 // Trunk returns what Options.Match said of the source.
 func (d *Dialog) Trunk() string { return d.f.trunk }
 
-// Source returns the address the INVITE came from.
+// Source returns the address the INVITE came from, or was sent to.
 func (d *Dialog) Source() netip.AddrPort { return d.f.peer }
 
 // Local returns the address of ours that the peer sees: the listener's
 // advertised one if that is an IP address, else the one that faces the peer.
 func (d *Dialog) Local() netip.AddrPort { return d.local }
 
-// From returns the caller.
+// From returns the caller; of a call that we made, the called party.
 func (d *Dialog) From() Party {
 	h := d.invite.From()
 	return party(h.DisplayName, &h.Address)
 }
 
-// To returns the called party of the To header field.
+// To returns the called party of the To header field; of a call that we made,
+// who we said we are.
 func (d *Dialog) To() Party {
 	h := d.invite.To()
 	return party(h.DisplayName, &h.Address)
@@ -192,7 +223,7 @@ func (d *Dialog) To() Party {
 // RequestUser returns the user part of the Request-URI, percent-decoded.
 func (d *Dialog) RequestUser() string { return unescapeUser(d.invite.Recipient.User) }
 
-// Header returns the first value of a header field of the INVITE, or "". The
+// Header returns the first value of a header field of an INVITE that came, or "". The
 // name's case does not matter; quotes around the whole value, escapes in it
 // and control characters are taken off.
 func (d *Dialog) Header(name string) string {
@@ -266,10 +297,10 @@ func (d *Dialog) finish() bool {
 	// Requests that still wait for us get 487 (RFC 3261 §15.1.2).
 	gone := reply{code: 487, headers: Reason{Cause: 16, Text: "the call has ended"}.headers()}
 	if wasEarly {
-		_ = d.tx.respond(487, d.response(d.invite, gone)) // a no-op after Reject
+		_ = d.tx.respond(487, d.response(d.f, d.invite, gone)) // a no-op after Reject
 	}
 	if r := d.theirs; r != nil {
-		_ = r.tx.respond(487, d.response(r.req, gone))
+		_ = r.tx.respond(487, d.response(r.tx.f, r.req, gone))
 		r.settled()
 	}
 	close(d.done)
@@ -306,8 +337,8 @@ func (d *Dialog) cancelled(Reason) {
 	}
 }
 
-// response writes a response of the dialog to req.
-func (d *Dialog) response(req *sip.Request, r reply) []byte {
+// response writes a response of the dialog to req, which came by f.
+func (d *Dialog) response(f flow, req *sip.Request, r reply) []byte {
 	r.tag = d.id.local
 	if r.code > 100 && r.code < 300 && req.Method == sip.INVITE {
 		r.headers = append(r.headers, Header{"Contact", d.contact()}, Header{"Allow", allow})
@@ -315,21 +346,11 @@ func (d *Dialog) response(req *sip.Request, r reply) []byte {
 	if r.body != nil {
 		r.ctype = contentSDP
 	}
-	return d.u.response(d.f, req, r)
+	return d.u.response(f, req, r)
 }
 
 // contact returns our Contact value.
-func (d *Dialog) contact() string {
-	host, port := d.f.ln.sentBy(d.f.peer.Addr())
-	uri := sip.Uri{Scheme: "sip", Host: host, Port: port}
-	if isToken(d.invite.Recipient.User) {
-		uri.User = d.invite.Recipient.User
-	}
-	if d.f.reliable() {
-		uri.UriParams.Add("transport", "tcp")
-	}
-	return "<" + uri.String() + ">"
-}
+func (d *Dialog) contact() string { return d.f.contact(d.invite.Recipient.User) }
 
 // Ringing sends 180. Since a provisional response may get lost and proxies
 // grow impatient, it is repeated: over UDP after T1, 2·T1 and 4·T1, then every
@@ -347,7 +368,7 @@ func (d *Dialog) Progress(code int, sdp []byte) error {
 	if err := d.must(early); err != nil {
 		return err
 	}
-	b := d.response(d.invite, reply{code: code, body: sdp})
+	b := d.response(d.f, d.invite, reply{code: code, body: sdp})
 	if d.repeat != nil {
 		d.repeat.Stop()
 	}
@@ -402,7 +423,7 @@ func (d *Dialog) Reject(code int, r Reason, extra ...Header) error {
 	if r.Text != "" {
 		hs = append(hs, d.u.warning(d.f, r.Text))
 	}
-	err := d.tx.respond(code, d.response(d.invite, reply{code: code, headers: append(hs, extra...)}))
+	err := d.tx.respond(code, d.response(d.f, d.invite, reply{code: code, headers: append(hs, extra...)}))
 	d.silent = true
 	d.finish()
 	d.mu.Unlock()
@@ -413,12 +434,12 @@ func (d *Dialog) Reject(code int, r Reason, extra ...Header) error {
 // request takes a request of the peer within the dialog.
 func (d *Dialog) request(tx *serverTx, req *sip.Request) {
 	respond := func(code int, hs ...Header) {
-		_ = tx.respond(code, d.response(req, reply{code: code, headers: hs}))
+		_ = tx.respond(code, d.response(tx.f, req, reply{code: code, headers: hs}))
 	}
 	d.mu.Lock()
-	if seq := req.CSeq().SeqNo; seq <= d.remoteSeq {
+	if seq := int64(req.CSeq().SeqNo); seq <= d.remoteSeq {
 		d.mu.Unlock()
-		respond(500, d.u.warning(d.f, "CSeq out of order")) // RFC 3261 §12.2.2
+		respond(500, d.u.warning(tx.f, "CSeq out of order")) // RFC 3261 §12.2.2
 		return
 	} else {
 		d.remoteSeq = seq

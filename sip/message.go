@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -166,7 +167,7 @@ func clean(s string) string {
 
 // quote makes a quoted-string (RFC 3261 §25.1).
 func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s)) + `"`
+	return `"` + escape(s) + `"`
 }
 
 // unquote takes the quotes off a quoted-string and undoes its escapes; other
@@ -177,6 +178,11 @@ func unquote(s string) string {
 		return s
 	}
 	return clean(unescape(s[1 : len(s)-1]))
+}
+
+// escape makes the inside of a quoted-string.
+func escape(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s))
 }
 
 func unescape(s string) string {
@@ -273,6 +279,19 @@ func unescapeUser(s string) string {
 	return clean(s)
 }
 
+// escapeUser makes the user part of a URI (RFC 3261 §25.1).
+func escapeUser(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(clean(s)) {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.!~*'()&=+$,/", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
 var compact = map[string]string{
 	"a": "accept-contact", "b": "referred-by", "c": "content-type", "e": "content-encoding", "f": "from",
 	"i": "call-id", "k": "supported", "l": "content-length", "m": "contact", "o": "event", "r": "refer-to",
@@ -288,9 +307,15 @@ func canonical(name string) string {
 	return name
 }
 
+// message is a request or a response.
+type message interface {
+	Headers() []sip.Header
+	Body() []byte
+}
+
 // headerValues returns the values of a header field by name, in whatever case
 // or form it was written.
-func headerValues(m interface{ Headers() []sip.Header }, name string) []string {
+func headerValues(m message, name string) []string {
 	name = canonical(name)
 	var out []string
 	for _, h := range m.Headers() {

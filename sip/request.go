@@ -162,17 +162,17 @@ func retryAfter(d time.Duration) Header {
 	return Header{"Retry-After", strconv.Itoa(max(1, int((d+time.Second-1)/time.Second)))}
 }
 
-// session returns the session description of a request, nil if it has none.
+// session returns the session description of a message, nil if it has none.
 // A code other than 0 says why the body cannot be taken.
-func session(req *sip.Request) (sdp []byte, code int, h Header) {
-	body := req.Body()
+func session(m message) (sdp []byte, code int, h Header) {
+	body := m.Body()
 	if len(body) == 0 {
 		return nil, 0, h
 	}
-	if enc := tokens(headerValues(req, "Content-Encoding")); len(enc) > 0 && (len(enc) > 1 || enc[0] != "identity") {
+	if enc := tokens(headerValues(m, "Content-Encoding")); len(enc) > 0 && (len(enc) > 1 || enc[0] != "identity") {
 		return nil, 415, Header{"Accept-Encoding", "identity"}
 	}
-	ct := headerValues(req, "Content-Type")
+	ct := headerValues(m, "Content-Type")
 	if len(ct) != 1 {
 		return nil, 400, h
 	}

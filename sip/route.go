@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,31 +49,42 @@ func (d *Dialog) build(m sip.RequestMethod, seq uint32) *sip.Request {
 	return req
 }
 
-// send sends a request within the dialog and returns the final response, and
-// the key of its transaction.
+// send sends a request within the dialog, again with credentials where they
+// are asked for, and returns the final response and the key of its
+// transaction. req is then as it was sent last.
 func (d *Dialog) send(ctx context.Context, req *sip.Request) (*sip.Response, string, error) {
 	h, err := d.nextHop(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	return d.u.roundTrip(ctx, h, req)
+	auth := credentials{username: d.username, password: d.password}
+	for {
+		res, key, err := d.u.roundTrip(ctx, h, req)
+		if err != nil || auth.answer(req, res) != nil {
+			return res, key, err
+		}
+		d.mu.Lock()
+		d.localSeq++
+		again(req, d.localSeq)
+		d.mu.Unlock()
+	}
 }
 
-// ack confirms a 2xx to our re-INVITE (RFC 3261 §13.2.2.4), again for every
-// repetition of it.
+// ack confirms a 2xx to an INVITE of ours, with its credentials (RFC 3261
+// §13.2.2.4), again for every repetition of it.
 func (d *Dialog) ack(invite *sip.Request, key string) {
 	d.mu.Lock()
 	req := d.build(sip.ACK, invite.CSeq().SeqNo)
 	d.mu.Unlock()
+	for _, f := range authFields {
+		sip.CopyHeaders(f, invite, req)
+	}
 	h, err := d.nextHop(d.u.ctx)
 	if err != nil {
-		d.u.forgetClient(key)
 		return
 	}
 	d.u.addVia(h, req, sip.RFC3261BranchMagicCookie+token(16))
-	b := []byte(req.String())
-	d.u.keepACK(key, b, h)
-	_ = h.f.send(b, h.addr)
+	d.u.keepACK(key, d.id.remote, ack{[]byte(req.String()), h})
 }
 
 // nextHop says where requests of the dialog go now: to the first route, else
@@ -98,10 +110,15 @@ func (d *Dialog) nextHop(ctx context.Context) (hop, error) {
 	if transport == "" {
 		transport = f.ln.network
 	}
-	return d.u.resolve(ctx, f, uri, transport)
+	h, err := d.u.resolve(ctx, f, uri, transport)
+	if err != nil && ctx.Err() == nil && (f.conn == nil || !f.conn.closed.Load()) {
+		return hop{f: f, addr: f.peer}, nil // a name that only the peer knows, a port nobody listens on
+	}
+	return h, err
 }
 
-// resolve finds the way to a URI; f's listener is used where it fits.
+// resolve finds the way to a URI; f's listener, if it has one, and connection
+// are used where they fit.
 func (u *UA) resolve(ctx context.Context, f flow, uri sip.Uri, transport string) (hop, error) {
 	if uri.Scheme != "sip" {
 		return hop{}, fmt.Errorf("sip: no way to %s URIs", clean(uri.Scheme))
@@ -119,17 +136,17 @@ func (u *UA) resolve(ctx context.Context, f flow, uri sip.Uri, transport string)
 		if err != nil || len(ips) == 0 {
 			return hop{}, fmt.Errorf("sip: resolve %s: %w", clean(host), err)
 		}
-		addr = ips[0]
-		for _, ip := range ips { // the family we can send from
-			if ip.Unmap().Is4() == f.ln.addr.Addr().Is4() {
-				addr = ip
-				break
+		i := slices.IndexFunc(ips, func(ip netip.Addr) bool { // a family we can send from, the same if we have sent
+			if f.ln != nil && f.ln.network == transport {
+				return f.ln.reaches(ip.Unmap())
 			}
-		}
+			return u.listenerFor(transport, ip.Unmap()) != nil
+		})
+		addr = ips[max(0, i)]
 	}
 	to := netip.AddrPortFrom(addr.Unmap(), uint16(port))
 	ln := f.ln
-	if ln.network != transport {
+	if ln == nil || ln.network != transport || !ln.reaches(to.Addr()) {
 		if ln = u.listenerFor(transport, to.Addr()); ln == nil {
 			return hop{}, fmt.Errorf("sip: no %s listener to reach %s", clean(transport), to)
 		}
@@ -147,15 +164,31 @@ func (u *UA) resolve(ctx context.Context, f flow, uri sip.Uri, transport string)
 	return hop{f: flow{ln: ln, conn: c, peer: to, trunk: f.trunk}, addr: to}, nil
 }
 
-// listenerFor returns a listener of the network that can reach addr.
+// listenerFor returns a listener of the network that can reach addr: of
+// several the one whose address faces it.
 func (u *UA) listenerFor(network string, addr netip.Addr) *listener {
+	var fit []*listener
 	for _, l := range u.listeners {
-		a := l.addr.Addr()
-		if l.network == network && (a.IsUnspecified() || a.Is4() == addr.Is4()) {
+		if l.network == network && l.reaches(addr) {
+			fit = append(fit, l)
+		}
+	}
+	if len(fit) < 2 {
+		return append(fit, nil)[0]
+	}
+	ours := facing(addr)
+	for _, l := range fit {
+		if a := l.addr.Addr(); a == ours || a.IsUnspecified() {
 			return l
 		}
 	}
-	return nil
+	return fit[0]
+}
+
+// reaches reports whether addr is of a family that l can send to.
+func (l *listener) reaches(addr netip.Addr) bool {
+	a := l.addr.Addr()
+	return a.Is4() == addr.Is4() || a == netip.IPv6Unspecified()
 }
 
 // Options sends an OPTIONS request to a SIP URI, "sip:host:port;transport=tcp",
@@ -169,13 +202,7 @@ func (u *UA) Options(ctx context.Context, target string) error {
 	if transport == "" {
 		transport = "udp"
 	}
-	var ln *listener
-	for _, l := range u.listeners {
-		if ln == nil || l.network == transport && ln.network != transport {
-			ln = l
-		}
-	}
-	h, err := u.resolve(ctx, flow{ln: ln}, uri, transport)
+	h, err := u.resolve(ctx, flow{}, uri, transport)
 	if err != nil {
 		return err
 	}

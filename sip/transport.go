@@ -47,6 +47,19 @@ func (f flow) send(b []byte, addr netip.AddrPort) error {
 	return err
 }
 
+// contact returns our Contact value towards the peer.
+func (f flow) contact(user string) string {
+	host, port := f.ln.sentBy(f.peer.Addr())
+	uri := sip.Uri{Scheme: "sip", Host: host, Port: port}
+	if isToken(user) {
+		uri.User = user
+	}
+	if f.reliable() {
+		uri.UriParams.Add("transport", "tcp")
+	}
+	return "<" + uri.String() + ">"
+}
+
 func (u *UA) bind(ctx context.Context, l Listener) (*listener, error) {
 	ln := &listener{u: u, network: l.Network}
 	if l.Advertise != "" {
@@ -115,13 +128,22 @@ func (l *listener) facing(peer netip.Addr) netip.AddrPort {
 	if !l.addr.Addr().IsUnspecified() {
 		return netip.AddrPortFrom(l.addr.Addr(), port)
 	}
-	// Connecting a datagram socket sends nothing; it asks the routing table.
+	if a := facing(peer); a.IsValid() {
+		return netip.AddrPortFrom(a, port)
+	}
+	return netip.AddrPortFrom(l.addr.Addr(), port)
+}
+
+// facing returns the address that packets to peer leave from, as the routing
+// table says. Not valid: there is no way there.
+func facing(peer netip.Addr) netip.Addr {
+	// Connecting a datagram socket sends nothing.
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, 9)))
 	if err != nil {
-		return netip.AddrPortFrom(l.addr.Addr(), port)
+		return netip.Addr{}
 	}
 	defer c.Close()
-	return netip.AddrPortFrom(unmap(c.LocalAddr().(*net.UDPAddr).AddrPort()).Addr(), port)
+	return unmap(c.LocalAddr().(*net.UDPAddr).AddrPort()).Addr()
 }
 
 // sentBy returns host and port for Via and Contact towards peer.
@@ -162,9 +184,10 @@ func (u *UA) datagram(f flow, b []byte) {
 	}
 	trunk, known := u.o.Match(f.peer)
 	f.trunk = trunk
+	called := !known && u.calls(f.peer.Addr())
 	response := bytes.HasPrefix(b, []byte("SIP/2.0 "))
 	switch {
-	case known:
+	case known, called:
 		if !u.trunkLimit.allow(f.peer.Addr(), u.now()) {
 			u.stats.limited.Add(1)
 			return
@@ -187,7 +210,7 @@ func (u *UA) datagram(f flow, b []byte) {
 		switch {
 		case oversize:
 			u.malformed(f, m, sip.StatusMessageTooLarge, errors.New("message too large"))
-		case !known:
+		case !known && !(called && err == nil && u.inOutgoing(f, m)):
 			u.refuse(f, m)
 		case err != nil:
 			u.malformed(f, m, sip.StatusBadRequest, err)
@@ -203,6 +226,31 @@ func (u *UA) datagram(f flow, b []byte) {
 	default:
 		u.malformed(f, nil, 0, err)
 	}
+}
+
+// calls reports whether we are calling somebody at addr. What comes from there
+// is limited as a trunk's, and is taken if it belongs to such a call.
+func (u *UA) calls(addr netip.Addr) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.called[addr] > 0
+}
+
+// forgetCalled undoes one increment of u.called. u.mu is held.
+func (u *UA) forgetCalled(addr netip.Addr) {
+	if u.called[addr]--; u.called[addr] <= 0 {
+		delete(u.called, addr)
+	}
+}
+
+// inOutgoing reports whether a request of somebody without a trunk belongs to
+// a call that we made there.
+func (u *UA) inOutgoing(f flow, req *sip.Request) bool {
+	if code, _ := invalid(req); code != 0 {
+		return false
+	}
+	d := u.dialog(req)
+	return d != nil && d.outgoing && d.f.peer.Addr() == f.peer.Addr()
 }
 
 // parse reads one message. On an error it may still return what it had read.
@@ -267,6 +315,7 @@ func (l *listener) accept() {
 		}
 		peer := unmap(ap)
 		_, known := u.o.Match(peer)
+		known = known || u.calls(peer.Addr())
 		switch {
 		case known && u.conns.Load() >= int64(u.o.MaxConnections),
 			!known && (u.o.UnknownSource == "drop" || u.conns.Load() >= int64(u.o.MaxConnections)/8 ||
@@ -315,7 +364,7 @@ func (c *tcpConn) read() {
 		// A message that has begun must be complete in 64·T1.
 		idle := u.o.IdleTimeout
 		_, known := u.o.Match(c.peer)
-		if partial || !known {
+		if partial || !known && !u.calls(c.peer.Addr()) {
 			idle = 64 * u.o.T1
 		}
 		_ = c.c.SetReadDeadline(time.Now().Add(idle))
@@ -373,11 +422,12 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 	u.stats.received.Add(1)
 	trunk, known := u.o.Match(c.peer)
 	f := flow{ln: c.ln, conn: c, peer: c.peer, trunk: trunk}
+	called := !known && u.calls(c.peer.Addr())
 	switch {
-	case known && !u.trunkLimit.allow(c.peer.Addr(), u.now()):
+	case (known || called) && !u.trunkLimit.allow(c.peer.Addr(), u.now()):
 		u.stats.limited.Add(1)
 		return true
-	case !known && !u.strangerLimit.allow(c.peer.Addr(), u.now()):
+	case !known && !called && !u.strangerLimit.allow(c.peer.Addr(), u.now()):
 		u.stats.dropped.Add(1)
 		return false
 	}
@@ -389,7 +439,7 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 			u.malformed(f, m, sip.StatusMessageTooLarge, err)
 		case err != nil:
 			u.malformed(f, m, sip.StatusBadRequest, err)
-		case !known:
+		case !known && !(called && u.inOutgoing(f, m)):
 			u.refuse(f, m)
 		default:
 			u.handleRequest(f, m)
@@ -407,25 +457,54 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 	return err == nil
 }
 
+// dialling is a connection on its way, for all who want it.
+type dialling struct {
+	done chan struct{}
+	c    *tcpConn
+	err  error
+}
+
 // dial returns a connection to addr, an open one if there is one.
 func (u *UA) dial(ctx context.Context, l *listener, addr netip.AddrPort) (*tcpConn, error) {
 	u.mu.Lock()
-	c := u.tcp[addr]
-	u.mu.Unlock()
-	if c != nil && !c.closed.Load() {
+	if c := u.tcp[addr]; c != nil && !c.closed.Load() {
+		u.mu.Unlock()
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 64*u.o.T1)
+	d := u.dialling[addr]
+	if d == nil {
+		if u.closed {
+			u.mu.Unlock()
+			return nil, ErrEnded
+		}
+		d = &dialling{done: make(chan struct{})}
+		u.dialling[addr] = d
+		u.wg.Go(func() { u.connect(d, l, addr) })
+	}
+	u.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.c, d.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (u *UA) connect(d *dialling, l *listener, addr netip.AddrPort) {
+	ctx, cancel := context.WithTimeout(u.ctx, 64*u.o.T1)
 	defer cancel()
-	d := net.Dialer{}
+	var nd net.Dialer
 	if a := l.addr.Addr(); !a.IsUnspecified() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
+		nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
 	}
-	nc, err := d.DialContext(ctx, "tcp", addr.String())
-	if err != nil {
-		return nil, err
+	nc, err := nd.DialContext(ctx, "tcp", addr.String())
+	if d.err = err; err == nil {
+		d.c = u.adopt(l, nc, addr)
 	}
-	return u.adopt(l, nc, addr), nil
+	u.mu.Lock()
+	delete(u.dialling, addr)
+	u.mu.Unlock()
+	close(d.done)
 }
 
 // splitHostPort splits "host", "host:port", "[v6]:port" and "v6".

@@ -39,6 +39,10 @@ type UA struct {
 	clients map[string]*clientTx
 	dialogs map[dialogID]*Dialog
 	tcp     map[netip.AddrPort]*tcpConn
+
+	dialling map[netip.AddrPort]*dialling
+	called   map[netip.Addr]int // where requests and calls of ours go to
+	calling  int                // Invites that run
 }
 
 type counters struct {
@@ -87,6 +91,7 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 		trunkLimit: newLimiter(o.Rate, o.Burst), strangerLimit: newLimiter(o.UnknownRate, o.UnknownBurst),
 		txs: map[string]*serverTx{}, loops: map[string]struct{}{}, clients: map[string]*clientTx{},
 		dialogs: map[dialogID]*Dialog{}, tcp: map[netip.AddrPort]*tcpConn{},
+		dialling: map[netip.AddrPort]*dialling{}, called: map[netip.Addr]int{},
 	}
 	u.parser.MaxMessageLength = o.MaxMessage
 	u.ctx, u.stop = context.WithCancel(context.Background())
