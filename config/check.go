@@ -31,10 +31,11 @@ func (l *loader) check(main place, c *Config, shardsDir bool) {
 
 	names := map[string]place{}
 	for i := range c.Deployments {
-		at := main.key("deployment").at(i)
-		if _, written := main.doc.raw["deployment"]; !written {
+		var at place
+		if i >= len(l.deployments) {
 			at = l.shards[0] // the one that its only shard makes
 		} else {
+			at = l.deployments[i]
 			l.unique(names, at.key("name"), c.Deployments[i].Name, "deployment")
 		}
 		l.checkDeployment(&c.Deployments[i], func(key string) place { return at.key(key) })
@@ -233,13 +234,12 @@ func (l *loader) checkShards(main place, c *Config) {
 // when it stands there, else in the deployment.
 func (l *loader) overridden(main place, c *Config, i int) func(string) place {
 	n := slices.IndexFunc(c.Deployments, func(d Deployment) bool { return d.Name == c.Shards[i].Deployment })
-	_, written := main.doc.raw["deployment"]
 	return func(key string) place {
 		top, _, _ := strings.Cut(key, ".")
-		if _, ok := l.over[i][top]; ok || !written {
+		if _, ok := l.over[i][top]; ok || n >= len(l.deployments) {
 			return l.shards[i].key(key)
 		}
-		return main.key("deployment").at(n).key(key)
+		return l.deployments[n].key(key)
 	}
 }
 
@@ -338,6 +338,7 @@ func (l *loader) checkTrunk(at place, t *Trunk, c *Config) {
 	}
 	if t.Shard != "" {
 		switch s := c.Shard(t.Shard); {
+		case s == nil && l.known(c, t.Shard):
 		case s == nil:
 			l.add(at.key("shard"), fmt.Sprintf("no shard is named %q", t.Shard), "name one of the shards, or leave it out to have them asked")
 		case t.Deployment != "" && s.Deployment != t.Deployment:

@@ -20,6 +20,9 @@ type Config struct {
 	// Path is the file given to Load; Files are all files read, Path first.
 	Path  string   `toml:"-"`
 	Files []string `toml:"-"`
+
+	docs      func() []*document `toml:"-"` // as parsed; a func, so that fmt shows no secret
+	shardsDir bool               `toml:"-"` // there is a folder shards.d
 }
 
 // Gateway describes the process.

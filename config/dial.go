@@ -15,9 +15,9 @@ type DialRule struct {
 	Pattern   string   `toml:"pattern" required:"true" doc:"Regular expression (Go's) that the whole number must match. Before that, separators, tel: and sip: are taken off: +4930123456, 112, alice@example.org."`
 	Deny      bool     `toml:"deny" default:"false" doc:"Whether the rule refuses what it matches."`
 	Trunks    []string `toml:"trunks" doc:"Trunks over which it is dialled, in the order in which they are tried. Each needs an address."`
-	Number    string   `toml:"number" derived:"the number as matched" doc:"What is dialled; $1 or ${name} stand for parts of the pattern."`
-	MaxCalls  int      `toml:"max_calls" default:"0" unit:"calls" doc:"Calls of the rule at once. 0: no limit of its own."`
-	PerMinute int      `toml:"per_minute" default:"0" unit:"calls" doc:"New calls of the rule in a minute. 0: no limit."`
+	Number    string   `toml:"number" derived:"the number as matched" doc:"What is dialled; $1 or ${name} stand for parts of the pattern, $$ for a dollar sign."`
+	MaxCalls  int      `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls of the rule at once. 0: no limit of its own."`
+	PerMinute int      `toml:"per_minute" min:"0" default:"0" unit:"calls" doc:"New calls of the rule in a minute. 0: no limit."`
 
 	re *regexp.Regexp `toml:"-"`
 }
@@ -37,7 +37,7 @@ func (l *loader) checkDial(at place, c *Config) {
 		}
 		r.re = re
 		for j, name := range r.Shards {
-			if c.Shard(name) == nil {
+			if !l.known(c, name) {
 				l.add(at.key("shards").at(j), fmt.Sprintf("no shard is named %q", name), "name one of the shards, or leave shards out for all of them")
 			}
 		}
@@ -58,13 +58,14 @@ func (l *loader) checkDial(at place, c *Config) {
 	}
 }
 
-var partReference = regexp.MustCompile(`\$(?:\{(\w+)\}|(\w+))`)
+// partReference is what [regexp.Regexp.Expand] takes for one, and "$$".
+var partReference = regexp.MustCompile(`\$(?:\{(\w+)\}|(\w+)|\$)`)
 
 // checkReferences looks for parts that the pattern does not have.
 func (l *loader) checkReferences(at place, r *DialRule) {
 	for _, m := range partReference.FindAllStringSubmatch(r.Number, -1) {
 		name := m[1] + m[2]
-		known := r.re.SubexpIndex(name) >= 0
+		known := name == "" || r.re.SubexpIndex(name) >= 0
 		for n := range r.re.NumSubexp() + 1 {
 			known = known || fmt.Sprint(n) == name
 		}

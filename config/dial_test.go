@@ -24,7 +24,7 @@ deny    = true
 name       = "inland"
 shards     = ["meet"]
 pattern    = '\+49(?P<rest>\d+)|112'
-number     = "0${rest}"
+number     = "$$1${rest}$0"
 trunks     = ["pbx"]
 max_calls  = 10
 per_minute = 5
@@ -55,8 +55,10 @@ number  = "0$2"
 trunks  = ["sun"]
 
 [[dial]]
-name    = "c"
-pattern = '\d+'
+name       = "c"
+pattern    = '\d+'
+max_calls  = -1
+per_minute = -2
 `}))
 	if err == nil {
 		t.Fatal("no problem was found")
@@ -64,6 +66,7 @@ pattern = '\d+'
 	for _, want := range []string{"dial[0].pattern: missing argument to repetition operator", `dial[0].trunks[0]: trunk "pbx" has no address`,
 		`dial[1].name: dial rule "a" stands already`, `dial[1].shards[0]: no shard is named "moon"`,
 		`dial[1].trunks[0]: no trunk is named "sun"`, `dial[1].number: the pattern has no part "2"`, "dial[2].trunks: is empty",
+		"dial[2].max_calls: -1 is too little", "dial[2].per_minute: -2 is too little",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no word of %q in\n%v", want, err)

@@ -301,8 +301,11 @@ func kind(raw any) string {
 const maxSecret = 64 << 10
 
 // secret resolves env:NAME and file:/path; a relative path starts at the
-// folder of the file that names it.
+// folder of the file that names it. What is not from a file is as it stands.
 func (l *loader) secret(at place, s string) Secret {
+	if at.doc == l.more {
+		return Secret(s)
+	}
 	if name, ok := strings.CutPrefix(s, "env:"); ok {
 		v := os.Getenv(name)
 		if v == "" {

@@ -75,10 +75,16 @@ func reason(err error) error {
 }
 
 type loader struct {
-	problems []located
-	shards   []place          // where each shard stands, beside Config.Shards
-	over     []map[string]any // deployment keys that each shard overrides
-	order    map[string]int   // order of the files
+	problems    []located
+	deployments []place          // where each deployment stands, beside Config.Deployments
+	shards      []place          // where each shard stands, beside Config.Shards
+	over        []map[string]any // deployment keys that each shard overrides
+	order       map[string]int   // order of the files
+
+	// Of an overlay:
+	more    *document   // its tables
+	without []string    // shards left out
+	made    *Deployment // the one that the only shard of the files makes
 }
 
 // located is a problem and the path of its key, which Key shows shortened.
@@ -145,13 +151,21 @@ func (l *loader) parse(d *document, src string) {
 // build turns parsed files into a configuration. shardsDir says that there is
 // a folder in which shards may appear later.
 func (l *loader) build(docs []*document, shardsDir bool) *Config {
-	c := &Config{Path: docs[0].file}
+	c := &Config{Path: docs[0].file, docs: func() []*document { return docs }, shardsDir: shardsDir}
+	all := docs
+	if l.more != nil {
+		all = append(docs[:len(docs):len(docs)], l.more)
+	}
 	root := reflect.ValueOf(c).Elem()
 	defaults(root)
 	overridable := slices.DeleteFunc(slices.Collect(maps.Keys(fields(reflect.ValueOf(Deployment{})))), func(k string) bool { return k == "name" })
 
-	for i, d := range docs {
-		c.Files = append(c.Files, d.file)
+	for i, d := range all {
+		if d != l.more {
+			c.Files = append(c.Files, d.file)
+		} else {
+			l.leaveOut(c)
+		}
 		part := root
 		if i > 0 {
 			part = reflect.New(root.Type()).Elem()
@@ -163,7 +177,7 @@ func (l *loader) build(docs []*document, shardsDir bool) *Config {
 			switch {
 			case !ok:
 				l.add(here, "unknown key", suggest(key, slices.Collect(maps.Keys(known))))
-			case i > 0 && key != "shard":
+			case i > 0 && key != "shard" && (d != l.more || key != "deployment"):
 				l.add(here, "does not belong in shards.d", "only [[shard]] does; move it to "+docs[0].file)
 			case key == "shard":
 				l.fill(here, f, d.raw[key], overridable...)
@@ -173,6 +187,10 @@ func (l *loader) build(docs []*document, shardsDir bool) *Config {
 		}
 		if i > 0 {
 			c.Shards = append(c.Shards, known["shard"].Interface().([]Shard)...)
+			c.Deployments = append(c.Deployments, known["deployment"].Interface().([]Deployment)...)
+		}
+		for n := range known["deployment"].Len() {
+			l.deployments = append(l.deployments, place{d, "deployment"}.at(n))
 		}
 		for n := len(l.shards); n < len(c.Shards); n++ {
 			at := place{d, "shard"}.at(n - (len(c.Shards) - known["shard"].Len()))
