@@ -2,6 +2,7 @@ package call
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -119,32 +120,34 @@ type Call struct {
 	info   atomic.Pointer[Info]
 
 	// Owned by run.
-	started   time.Time
-	dialog    *sip.Dialog // nil until a callee has answered
-	out       *outbound   // nil if the call came in
-	phone     *phone.Leg
-	bridge    *media.Bridge
-	audio     *audio
-	cur       *leg // the conference leg that is heard
-	look      *leg // another one, looking around on another shard
-	legs      []*leg
-	lastShard string
-	waiting   conference.WaitFor
-	ringing   bool
-	answer    answerState
-	answered  time.Time
-	muted     bool
-	star      bool // the last digit was a star
-	prompt    media.Prompt
-	moves     int
-	rejoins   int
-	lostAt    time.Time // of the conference, zero while there is a leg that joined
-	rejoinIn  time.Duration
-	huntIn    time.Duration
-	hunting   bool
+	started    time.Time
+	dialog     *sip.Dialog // nil until a callee has answered
+	out        *outbound   // nil if the call came in
+	phone      *phone.Leg
+	bridge     *media.Bridge
+	audio      *audio
+	cur        *leg // the conference leg that is heard
+	look       *leg // another one, looking around on another shard
+	legs       []*leg
+	lastShard  string
+	waiting    conference.WaitFor
+	ringing    bool
+	answer     answerState
+	answered   time.Time
+	muted      bool
+	star       bool // the last digit was a star
+	prompt     media.Prompt
+	announcing media.Prompt // said once in between
+	moves      int
+	rejoins    int
+	lostAt     time.Time // of the conference, zero while there is a leg that joined
+	rejoinIn   time.Duration
+	huntIn     time.Duration
+	hunting    bool
 
 	aloneArmed, aloneMaxArmed bool
 	finish                    *ending
+	late                      []dialedEvent // answers that crossed the end
 
 	emptyArmed bool
 
@@ -169,6 +172,7 @@ type leg struct {
 	nick   string
 	occ    conference.Occupants
 	media  bool
+	muted  bool
 	since  time.Time
 }
 
@@ -310,6 +314,7 @@ func (c *Call) step() bool {
 
 // terminate begins the end; false when nothing is left to wait for.
 func (c *Call) terminate(e ending, events []any) bool {
+	c.decline(events)
 	if c.finish != nil {
 		if e.phoneGone && !c.finish.phoneGone {
 			c.finish.phoneGone = true
@@ -340,6 +345,18 @@ func (c *Call) terminate(e ending, events []any) bool {
 	return true
 }
 
+// decline answers what came too late for the call.
+func (c *Call) decline(events []any) {
+	for _, e := range events {
+		switch e := e.(type) {
+		case *sip.Reoffer:
+			e.Reject(488)
+		case dialedEvent:
+			c.late = append(c.late, e)
+		}
+	}
+}
+
 func (c *Call) handle(e any) {
 	switch e := e.(type) {
 	case locatedEvent:
@@ -354,6 +371,8 @@ func (c *Call) handle(e any) {
 		c.steer(e)
 	case digitEvent:
 		c.digit(e.digit)
+	case promptEvent:
+		c.promptOver(e.prompt)
 	case dialedEvent:
 		c.dialed(e)
 	case progressEvent:
@@ -409,20 +428,28 @@ func (c *Call) sayEnd(e ending) {
 		return
 	}
 	o := e.end.Outcome()
-	if c.out == nil && c.answer == unanswered {
-		var extra []sip.Header
-		if o.Retry {
-			extra = append(extra, sip.Header{Name: "Retry-After", Value: "10"})
-		}
-		if err := c.dialog.Reject(o.Code, e.end.reason(e.detail), extra...); err != nil {
-			c.log.Debug("final response not sent", "err", err)
-		}
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
 	defer cancel()
-	if err := c.dialog.Bye(ctx, e.end.reason(e.detail)); err != nil {
-		c.log.Debug("BYE not answered", "err", err)
+	var extra []sip.Header
+	if o.Retry {
+		extra = append(extra, sip.Header{Name: "Retry-After", Value: "10"})
+	}
+	// Our own answer may be on its way at this moment: whichever of the two
+	// the dialog is not ready for leaves the other.
+	for range 2 {
+		err := sip.ErrState
+		if c.out == nil && c.answer != isAnswered {
+			err = c.dialog.Reject(o.Code, e.end.reason(e.detail), extra...)
+		}
+		if errors.Is(err, sip.ErrState) {
+			err = c.dialog.Bye(ctx, e.end.reason(e.detail))
+		}
+		if err != nil {
+			c.log.Debug("last word not sent", "err", err)
+		}
+		if !errors.Is(err, sip.ErrState) {
+			return
+		}
 	}
 }
 

@@ -156,6 +156,8 @@ func (c *Call) note(l *leg, e conference.Event) {
 	case conference.MediaUp:
 		l.media = true
 		log.Info("media connected", "profile", e.Profile, "took", took)
+	case conference.Muted:
+		l.muted = e.Muted
 	case conference.MediaDown:
 		l.media = false
 		log.Info("media gone", "reason", e.Reason)
@@ -405,8 +407,11 @@ func (c *Call) move(l *leg) {
 	c.moves++
 	old.conf.Leave()
 	c.stopAlone()
-	if c.muted {
+	switch {
+	case c.muted:
 		l.conf.SetMuted(true)
+	case l.muted: // that meeting has muted us already
+		c.setMuted(true)
 	}
 	c.accept()
 	if c.answer == isAnswered {

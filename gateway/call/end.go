@@ -78,7 +78,7 @@ var outcomes = map[End]Outcome{
 	EndUnknownShard:   {404, 1, "The shard named for the room is not configured", false, promptNone},
 	EndBusy:           {503, 42, "The gateway has as many calls as it may", true, promptNone},
 	EndDraining:       {503, 42, "The gateway is being shut down", true, promptNone},
-	EndNoShard:        {503, 42, "No shard can be reached", true, promptNone},
+	EndNoShard:        {503, 42, "No shard can be reached", true, media.PromptEnded},
 	EndTrunkLimit:     {480, 42, "The trunk has as many calls as it may", false, promptNone},
 	EndNoCodec:        {488, 65, "No codec in common", false, promptNone},
 	EndBadOffer:       {488, 65, "The session description cannot be used", false, promptNone},
@@ -132,7 +132,7 @@ func (e End) reason(detail error) sip.Reason {
 // retryable says whether another leg may succeed where one ended like this.
 func retryable(e End) bool {
 	switch e {
-	case EndShardDown, EndConferenceLost, EndNoFocus, EndNoMedia, EndNeverInvited, EndRoomNotOpen:
+	case EndShardDown, EndNoShard, EndConferenceLost, EndNoFocus, EndNoMedia, EndNeverInvited, EndRoomNotOpen:
 		return true
 	}
 	return false

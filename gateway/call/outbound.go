@@ -233,8 +233,9 @@ func refusal(e End) string {
 // dropLateAnswer hangs up on a callee whose answer crossed the end of the call.
 func (c *Call) dropLateAnswer() {
 	events, _ := c.box.take()
-	for _, e := range events {
-		if d, ok := e.(dialedEvent); ok && d.leg != nil {
+	c.decline(events)
+	for _, d := range c.late {
+		if d.leg != nil {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
 			d.leg.Dialog().Bye(ctx, c.finish.end.reason(nil))
 			cancel()

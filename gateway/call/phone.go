@@ -24,6 +24,8 @@ func phoneEnd(err error) End {
 		return EndNoPorts
 	case errors.Is(err, phone.ErrOffer):
 		return EndBadOffer
+	case errors.Is(err, sip.ErrNoACK):
+		return EndPhoneLost
 	}
 	return EndInternal
 }
@@ -50,12 +52,11 @@ func (c *Call) accept() {
 }
 
 func (c *Call) wasAnswered(err error) {
+	if errors.Is(err, sip.ErrEnded) {
+		return // the dialog tells its handler how
+	}
 	if err != nil {
-		c.answer = isAnswered // a 200 went out: only a BYE ends it
-		c.box.end(ending{end: phoneEnd(err), detail: err})
-		if !errors.Is(err, sip.ErrNoCodec) && !errors.Is(err, phone.ErrOffer) {
-			c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true})
-		}
+		c.box.end(ending{end: phoneEnd(err), detail: err, phoneGone: errors.Is(err, sip.ErrNoACK)})
 		return
 	}
 	c.answer, c.answered = isAnswered, time.Now()
@@ -67,6 +68,9 @@ func (c *Call) wasAnswered(err error) {
 		c.watch.Reset(c.t.PhoneSilence / 8)
 	}
 	c.watchAlone()
+	if c.muted { // since the meeting starts muted
+		c.announce(media.PromptMuted)
+	}
 	c.refresh()
 }
 
@@ -86,7 +90,7 @@ func (c *Call) refresh() {
 		state = "connected"
 	}
 	c.publish(state)
-	if c.answer != isAnswered || want == c.prompt {
+	if c.answer != isAnswered || want == c.prompt || c.announcing != promptNone {
 		return
 	}
 	c.prompt = want
@@ -100,6 +104,20 @@ func (c *Call) refresh() {
 func (c *Call) play(p media.Prompt, repeat time.Duration) {
 	c.prompt = p
 	c.bridge.Play(p, media.PlayOptions{Repeat: repeat, Done: func() { c.box.post(promptEvent{p}) }})
+}
+
+// announce says something once, after which the state's prompt goes on.
+func (c *Call) announce(p media.Prompt) {
+	c.announcing = p
+	c.play(p, 0)
+}
+
+// promptOver follows the end of a prompt.
+func (c *Call) promptOver(p media.Prompt) {
+	if p == c.announcing {
+		c.announcing, c.prompt = promptNone, promptNone
+		c.refresh()
+	}
 }
 
 // farewellHeard says whether the last prompt was heard to its end.
@@ -133,8 +151,6 @@ func (c *Call) setMuted(muted bool) {
 		p = media.PromptMuted
 	}
 	if changed || muted {
-		c.prompt = promptNone
-		c.play(p, 0)
-		c.prompt = promptNone
+		c.announce(p)
 	}
 }

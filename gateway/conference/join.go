@@ -14,6 +14,9 @@ import (
 // room vanished between request and join, the nick is taken.
 const maxJoinTries = 4
 
+// maxLobbies bounds how often a lobby that let us out may take us back in.
+const maxLobbies = 10
+
 // attend is one stay in the room: conference request, join, and everything
 // until we are out again. errRejoin asks for another stay in the same session.
 func (l *Leg) attend() error {
@@ -81,6 +84,9 @@ func (l *Leg) enter() error {
 		}
 		switch refused.Kind {
 		case xmpp.JoinLobby:
+			if try >= maxLobbies {
+				return errorf(ErrRoomNotOpen, err)
+			}
 			if err := l.lobby(refused); err != nil {
 				return err
 			}
@@ -144,8 +150,10 @@ func (l *Leg) request() error {
 			return errorf(ErrSessionLost, err)
 		case errors.Is(err, context.DeadlineExceeded):
 			return errorf(ErrNoFocus, err)
-		default:
+		case errors.Is(err, xmpp.ErrReservation), refusal(err):
 			return errorf(ErrNotAllowed, err)
+		default:
+			return errorf(ErrRoomNotOpen, err)
 		}
 		if err := l.pause(jitter(l.o.Timers.HostRetry)); err != nil {
 			return err
@@ -154,6 +162,12 @@ func (l *Leg) request() error {
 			return ErrHostAbsent
 		}
 	}
+}
+
+// refusal tells a no to us from a shard that is broken.
+func refusal(err error) bool {
+	var e *xmpp.StanzaError
+	return errors.As(err, &e) && (e.Type == "auth" || e.Condition == "forbidden" || e.Condition == "not-allowed")
 }
 
 func (l *Leg) conferenceRequest() xmpp.ConferenceRequest {
@@ -171,11 +185,21 @@ type roomEvent struct {
 }
 
 func (l *Leg) join() (*xmpp.Room, error) {
-	stay := l.stay
+	stay, r := l.stay, new(roster)
 	return l.xs.Join(l.ctx, xmpp.RoomOptions{
 		Room: l.o.Room, Nick: l.nick, Password: l.password, FocusNick: l.o.FocusNick,
 		Presence: l.presence(),
-		On:       func(e xmpp.RoomEvent) { l.post(roomEvent{stay, e}) },
+		On: func(e xmpp.RoomEvent) {
+			switch e.Kind {
+			case xmpp.OccupantJoined, xmpp.OccupantChanged, xmpp.OccupantLeft:
+				if r.note(e) {
+					l.post(rosterChanged{stay, r})
+				}
+			case xmpp.RoomMessage, xmpp.ConfigChanged: // chat is not ours
+			default:
+				l.post(roomEvent{stay, e})
+			}
+		},
 	})
 }
 

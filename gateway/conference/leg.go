@@ -113,6 +113,7 @@ type Leg struct {
 	nick       string
 	moderator  bool // Jicofo made us one
 	stay       int  // counts our stays in the room
+	told       Occupants
 	heard      bool // media ran at least once
 	password   string
 	muted      bool

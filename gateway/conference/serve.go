@@ -19,6 +19,7 @@ func (l *Leg) serve() error {
 	defer l.stopRefocus()
 	defer l.dropSession("left the room")
 	o := l.occupants()
+	l.told = o
 	l.o.On(Joined{Nick: l.nick, Occupants: o})
 	l.watchInvite(o)
 	if !l.room.Focus() {
@@ -58,6 +59,10 @@ func (l *Leg) handle(m any) error {
 		if m.stay == l.stay {
 			return l.handleRoom(m.RoomEvent)
 		}
+	case rosterChanged:
+		if m.stay == l.stay {
+			l.rosterChanged(m.roster)
+		}
 	case accepted:
 		l.handleAccepted(m)
 	case connected:
@@ -84,15 +89,6 @@ func (l *Leg) update() {
 
 func (l *Leg) handleRoom(e xmpp.RoomEvent) error {
 	switch e.Kind {
-	case xmpp.OccupantJoined, xmpp.OccupantChanged:
-		l.occupantsChanged(e.Kind == xmpp.OccupantJoined)
-	case xmpp.OccupantLeft:
-		// A member that leaves sends no source-remove.
-		for _, ssrc := range l.ssrcs[e.Occupant.Nick] {
-			l.o.Audio.DropSource(ssrc)
-		}
-		delete(l.ssrcs, e.Occupant.Nick)
-		l.occupantsChanged(true)
 	case xmpp.SelfChanged:
 		if p := e.Presence; p != nil && p.MUCUser != nil && p.MUCUser.Role == "moderator" && !l.moderator {
 			l.moderator = true
@@ -128,14 +124,6 @@ func (l *Leg) occupants() Occupants {
 		}
 	}
 	return o
-}
-
-func (l *Leg) occupantsChanged(count bool) {
-	o := l.occupants()
-	if count {
-		l.watchInvite(o)
-	}
-	l.o.On(OccupantsChanged{o})
 }
 
 // watchInvite runs the invite timer while there is company but no session:
