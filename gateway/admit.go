@@ -43,6 +43,9 @@ func (g *Gateway) admit(t *config.Trunk) (release func(), end call.End) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.closing {
+		return nil, call.EndDraining
+	}
 	if g.admitted >= g.cfg.Load().Gateway.MaxCalls {
 		return nil, call.EndBusy
 	}

@@ -61,6 +61,7 @@ type Gateway struct {
 	calls    map[string]*call.Call
 	byTrunk  map[string]int
 	admitted int
+	closing  bool          // calls that were on their way in are hung up
 	idle     chan struct{} // closed while there is no call
 }
 
@@ -216,6 +217,7 @@ func (g *Gateway) Draining() bool { return g.draining.Load() }
 func (g *Gateway) Close() {
 	g.draining.Store(true)
 	g.mu.Lock()
+	g.closing = true
 	for _, c := range g.calls {
 		c.Hangup(call.EndShutdown)
 	}

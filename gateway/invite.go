@@ -94,7 +94,11 @@ func (g *Gateway) invite(d *sip.Dialog) {
 func (g *Gateway) run(id string, o call.Options) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.calls[id] = call.Start(g.ctx, o)
+	c := call.Start(g.ctx, o)
+	g.calls[id] = c
+	if g.closing {
+		c.Hangup(call.EndShutdown)
+	}
 }
 
 // over forgets a call that has ended.
