@@ -38,11 +38,12 @@ type worldOptions struct {
 	two      bool
 	balancer bool
 	dep      jitsitest.DeploymentOptions
-	gateway  string // further keys of [gateway]
-	http     string // further keys of [http]
-	trunk    string // further keys of [[trunk]]
-	more     string // further tables
-	brewery  bool   // shards have an account and a brewery
+	gateway  string        // further keys of [gateway]
+	http     string        // further keys of [http]
+	trunk    string        // further keys of [[trunk]]
+	more     string        // further tables
+	limit    time.Duration // of the whole test, default 1 min
+	brewery  bool          // shards have an account and a brewery
 	options  gateway.Options
 }
 
@@ -73,7 +74,10 @@ const decoyTone = 2300
 
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	if o.limit == 0 {
+		o.limit = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.limit)
 	t.Cleanup(cancel)
 	if o.shards == 0 {
 		o.shards = 3
@@ -140,11 +144,12 @@ func newWorld(t *testing.T, o worldOptions) *world {
 func (w *world) write(without string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n%s\n", w.o.gateway, w.o.http)
-	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n")
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n%s\n", w.o.media)
 	trunk := w.o.trunk
 	for i, d := range w.deps {
 		name := fmt.Sprintf("dep%d", i+1)
 		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\n", name, d.Shards[0].Domain())
+		fmt.Fprintln(&b, w.o.login)
 		if d.Balancer != nil {
 			fmt.Fprintf(&b, "balancer = %q\n", d.Balancer.URL()+"/http-bind?room={roomName}")
 		}
@@ -153,7 +158,8 @@ func (w *world) write(without string) {
 				continue
 			}
 			fmt.Fprintf(&b, "[[shard]]\nname = \"%s%s\"\nheader_value = %q\ndeployment = %q\nurl = %q\n",
-				w.prefix(i), s.Name, s.Name, name, s.BOSHURL())
+				w.prefix(i), s.Name, s.Name, name, w.url(s))
+			fmt.Fprintln(&b, w.o.shard)
 			if w.o.brewery {
 				fmt.Fprintf(&b, "username = \"gateway\"\npassword = \"secret\"\n")
 			}
@@ -167,6 +173,13 @@ func (w *world) write(without string) {
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) url(s *jitsitest.Shard) string {
+	if w.o.url != nil {
+		return w.o.url(s)
+	}
+	return s.BOSHURL()
 }
 
 // prefix makes the names of the shards of several deployments differ.
