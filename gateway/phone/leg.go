@@ -21,6 +21,7 @@ var ErrOffer = errors.New("unusable session description")
 // Audio is the call's side of the phone's media; media.Bridge implements it.
 type Audio interface {
 	AttachPhone(media.PhoneLeg) error
+	UpdatePhone(send, receive bool)
 	DetachPhone()
 	Stats() media.Stats
 }
@@ -45,10 +46,10 @@ type Leg struct {
 	local sip.Local
 
 	mu       sync.Mutex
-	answer   []byte     // to an early offer
-	last     *sip.SDP   // our last description, for late offers
-	media    *sip.Media // negotiated, nil until an offer was answered
-	attached bool
+	answer   []byte          // to an early offer
+	last     *sip.SDP        // our last description, for late offers
+	media    *sip.Media      // negotiated, nil until an offer was answered
+	attached *media.PhoneLeg // as the pacer has it, nil: it has none
 	closed   bool
 	since    time.Duration // when media was last (re)negotiated, transport.Now
 }
@@ -162,26 +163,35 @@ func (l *Leg) accepted(raw []byte) error {
 	return l.attach()
 }
 
-// attach gives the negotiated stream to the pacer; mu is held.
+// attach gives the negotiated stream to the pacer; mu is held. When only the
+// direction has changed, by hold or resume, our stream goes on as it is: a new
+// one would say goodbye to the phone and start its jitter buffer anew.
 func (l *Leg) attach() error {
 	if l.closed {
 		return net.ErrClosed
 	}
-	if l.attached {
-		l.o.Audio.DetachPhone()
-		l.attached = false
-	}
 	m := l.media
 	l.conn.SetRemote(m.Remote, m.RemoteRTCP)
-	err := l.o.Audio.AttachPhone(media.PhoneLeg{
+	next := media.PhoneLeg{
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
 		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
 		Send: m.Send, Receive: m.Receive,
-	})
-	if err != nil {
+	}
+	if was := l.attached; was != nil {
+		same := *was
+		same.Send, same.Receive = next.Send, next.Receive
+		if same == next {
+			l.o.Audio.UpdatePhone(next.Send, next.Receive)
+			l.attached, l.since = &next, transport.Now()
+			return nil
+		}
+		l.o.Audio.DetachPhone()
+		l.attached = nil
+	}
+	if err := l.o.Audio.AttachPhone(next); err != nil {
 		return err
 	}
-	l.attached, l.since = true, transport.Now()
+	l.attached, l.since = &next, transport.Now()
 	return nil
 }
 
@@ -247,9 +257,9 @@ func (l *Leg) Close() {
 		return
 	}
 	l.closed = true
-	if l.attached {
+	if l.attached != nil {
 		l.o.Audio.DetachPhone()
-		l.attached = false
+		l.attached = nil
 	}
 	l.conn.Close()
 }
