@@ -1,9 +1,8 @@
 package realstack
 
 import (
-	"context"
-	"fmt"
 	"testing"
+	"time"
 
 	"brewline/internal/jitsitest"
 )
@@ -11,11 +10,15 @@ import (
 // TestCalls has everything that leaves the shards as they are, in one world.
 func TestCalls(t *testing.T) {
 	inLayouts(t, func(t *testing.T, l layout) {
-		o := &worldOptions{header: true, rooms: []string{"standup"}}
+		o := &worldOptions{header: true, rooms: []string{"standup", "codecs"}}
 		w := build(t, l, o)
 		t.Run("sipp", func(t *testing.T) {
 			t.Parallel()
 			w.in(t).sippCalls(o.places["standup"])
+		})
+		t.Run("baresip", func(t *testing.T) {
+			t.Parallel()
+			w.in(t).baresipCalls(o.places["codecs"])
 		})
 	})
 }
@@ -63,5 +66,57 @@ func (w *world) must(err error) {
 	}
 }
 
-var _ = context.Background
-var _ = fmt.Sprint
+// baresipCalls calls both places at once with every codec, over UDP and TCP,
+// and holds and resumes.
+func (w *world) baresipCalls(places []place) {
+	var there []*jitsitest.Browser
+	for i, p := range places {
+		there = append(there, w.browser(p, theirs[i]))
+	}
+	for n, codec := range []string{"pcmu", "pcma", "g722", "opus/48000/2"} {
+		var phones []*baresip
+		for i, p := range places {
+			b := startBaresip(w.t, w.ctx, baresipOptions{codec: codec, tone: ours[i]})
+			phones = append(phones, b)
+			uri := "sip:" + p.number + "@" + w.gw.udp
+			if (n+i)%2 == 1 {
+				uri = "sip:" + p.number + "@" + w.gw.tcp + ";transport=tcp"
+			}
+			b.call(w.ctx, uri)
+		}
+		for i, b := range phones {
+			w.hear("baresip with "+codec, b, theirs[i])
+			w.hear("the participant, from "+codec, there[i], ours[i])
+			pcm, rate := b.heard()
+			w.never("baresip with "+codec, pcm, rate, theirs[1-i], ours[1-i])
+			b.do("hold")
+		}
+		for i, b := range phones {
+			w.silent("a caller on hold", there[i])
+			b.do("resume")
+		}
+		for i, b := range phones {
+			w.hear("the participant, after hold, from "+codec, there[i], ours[i])
+			b.echo()
+			w.hear("the participant, after hold, from "+codec+" and back,", there[i], theirs[i])
+			b.hangup(w.ctx)
+			w.await("the caller has left", func() bool { return len(there[i].Others()) == 0 })
+		}
+	}
+	for i, b := range there {
+		w.never("the participant", b.Heard(), 48000, theirs[1-i], ours[1-i])
+	}
+}
+
+// silent awaits half a second in which a participant gets no audio.
+func (w *world) silent(who string, b *jitsitest.Browser) {
+	w.t.Helper()
+	last, since := uint64(0), time.Now()
+	w.await(who+" is silent", func() bool {
+		n, _ := b.Received()
+		if n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 500*time.Millisecond
+	})
+}
