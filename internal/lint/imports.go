@@ -53,7 +53,7 @@ var rules = []rule{
 	// Measurements and tests of the whole.
 	{"deploy", []string{"config"}},
 	{"internal/bench/...", []string{"..."}},
-	{"internal/e2e/...", []string{"..."}},
+	{"internal/realstack", nil},
 }
 
 // imports returns a line for every import that the table does not allow. Tests
