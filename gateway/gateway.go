@@ -57,6 +57,8 @@ type Gateway struct {
 
 	wg sync.WaitGroup // control sessions
 
+	runtime runtimeShards
+
 	mu       sync.Mutex
 	calls    map[string]*call.Call
 	byTrunk  map[string]int
@@ -89,7 +91,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 
 func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	bo := g.o.Brewery
-	bo.Logger, bo.OnDial = g.log, g.dial
+	bo.Logger, bo.OnDial, bo.Version = g.log, g.dial, g.o.Version
 	set, err := brewery.New(cfg, bo)
 	if err != nil {
 		return err
@@ -168,9 +170,8 @@ func (g *Gateway) HTTPAddr() string {
 // Brewery is the shards at run time.
 func (g *Gateway) Brewery() *brewery.Set { return g.set }
 
-// Reload puts another configuration in force. Running calls keep what they
-// were started with. What needs a restart is named in the log.
-func (g *Gateway) Reload(cfg *config.Config) error {
+// apply puts a configuration in force; runtime.mu is held.
+func (g *Gateway) apply(cfg *config.Config) error {
 	changes := config.Diff(g.cfg.Load(), cfg)
 	if err := g.set.Reload(cfg); err != nil {
 		return err

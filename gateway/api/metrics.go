@@ -40,6 +40,12 @@ var (
 	descSplit    = desc("split_brain_total", "Rooms found on more than one shard.")
 	descRetries  = desc("shard_retries", "Failed attempts to reach the shard since it was last up.", "shard")
 	descMismatch = desc("shard_mismatch", "1 while the shard's address leads to another shard than configured.", "shard")
+	descBrewery  = desc("brewery_joined", "1 while the gateway is in the shard's brewery.", "deployment", "shard")
+	descFocus    = desc("brewery_focus", "1 while Jicofo is in the shard's brewery.", "deployment", "shard")
+	descJoins    = desc("brewery_joins_total", "Joins of breweries, by how they ended.", "result")
+	descPresence = desc("brewery_presences_total", "Updates of presences in breweries.")
+	descBackOut  = desc("brewery_lost_total", "Presences in breweries that were lost.")
+	descDials    = desc("dial_requests_total", "Dial requests of shards, by what became of them.", "result")
 	descLost     = desc("shard_sessions_lost_total", "Control sessions that were lost.")
 )
 
@@ -82,6 +88,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descShardUp, bool01(sh.State == brewery.Up), sh.Deployment, sh.Shard)
 		gauge(descRetries, float64(sh.Retries), sh.Shard)
 		gauge(descMismatch, bool01(sh.Mismatch != ""), sh.Shard)
+		if sh.Brewery != "" {
+			gauge(descBrewery, bool01(sh.Brewery == brewery.BreweryJoined), sh.Deployment, sh.Shard)
+			gauge(descFocus, bool01(sh.Focus), sh.Deployment, sh.Shard)
+		}
 	}
 	l := s.Locate
 	for r, n := range map[string]uint64{
@@ -91,8 +101,18 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	} {
 		count(descLocates, n, r)
 	}
-	count(descSplit, s.Locate.SplitBrain)
-	count(descLost, s.Locate.Lost)
+	count(descSplit, l.SplitBrain)
+	count(descLost, l.Lost)
+	count(descJoins, l.BreweryJoined, "joined")
+	count(descJoins, l.BreweryRefused, "refused")
+	count(descPresence, l.Presences)
+	count(descBackOut, l.BreweryLost)
+	for r, n := range map[string]uint64{
+		"accepted": l.DialsAccepted, "refused": l.DialsRefused, "expired": l.DialsExpired, "unheard": l.DialsUnheard,
+		"repeated": l.DialsTwice, "forbidden": l.DialsForbidden, "bad": l.DialsBad,
+	} {
+		count(descDials, n, r)
+	}
 }
 
 func bool01(b bool) float64 {

@@ -22,6 +22,15 @@ import (
 type Source interface {
 	Snapshot() Snapshot
 	Shutdown() error // drains; an error says that it is not allowed
+
+	// ListShards names the shards that have a brewery.
+	ListShards() []string
+	// AddShard takes a shard with a brewery, described by the properties of
+	// Jigasi's accounts. It stays until RemoveShard or the end of the process.
+	AddShard(id string, properties map[string]string) error
+	// RemoveShard takes a shard away; its calls go on. ErrNoSuchShard if
+	// there is none of that name.
+	RemoveShard(id string) error
 }
 
 // Snapshot is the gateway's state at one moment, and what it has counted since
@@ -90,23 +99,27 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /about/version", s.version)
 	mux.HandleFunc("GET /about/stats", s.stats)
 	mux.HandleFunc("POST /about/shutdown", s.shutdown)
+	mux.HandleFunc("GET /configure/call-control-muc/list", s.listMUCs)
+	mux.HandleFunc("POST /configure/call-control-muc/add", s.addMUC)
+	mux.HandleFunc("POST /configure/call-control-muc/remove", s.removeMUC)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(s.src), promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	return mux
 }
 
-// health is 200 while at least one shard can be asked and used, else 503 with
-// the reason.
+// health is 200 while at least one shard can be asked and used and there is a
+// trunk, else 503 with the reason.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	snap := s.src.Snapshot()
-	if up(snap.Shards) == 0 {
-		reason := "no shard is configured"
-		if len(snap.Shards) > 0 {
-			reason = "no shard is up: " + snap.Shards[0].Shard + ": " + errText(snap.Shards[0].Err)
-		}
-		reply(w, http.StatusServiceUnavailable, map[string]string{"reason": reason})
-		return
+	switch {
+	case len(snap.Shards) == 0:
+		fail(w, http.StatusServiceUnavailable, "no shard is configured")
+	case up(snap.Shards) == 0:
+		fail(w, http.StatusServiceUnavailable, "no shard is up: "+snap.Shards[0].Shard+": "+errText(snap.Shards[0].Err))
+	case snap.Trunks == 0:
+		fail(w, http.StatusServiceUnavailable, "no trunk is configured")
+	default:
+		reply(w, http.StatusOK, struct{}{})
 	}
-	reply(w, http.StatusOK, struct{}{})
 }
 
 func errText(err error) string {
@@ -138,12 +151,11 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
 // shutdown drains, as Jigasi's does. Only loopback or the bearer of the token
 // may ask.
 func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) {
-	if !s.trusted(r) {
-		reply(w, http.StatusForbidden, map[string]string{"reason": "ask from loopback, or with the token of http.token"})
+	if !s.allowed(w, r) {
 		return
 	}
 	if err := s.src.Shutdown(); err != nil {
-		reply(w, http.StatusServiceUnavailable, map[string]string{"reason": err.Error()})
+		fail(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	s.log.Info("drain asked for over HTTP", "from", r.RemoteAddr)
