@@ -1,24 +1,47 @@
 package realstack
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"brewline/internal/jitsitest"
+	"brewline/internal/siptest"
 )
 
 // TestCalls has everything that leaves the shards as they are, in one world.
 func TestCalls(t *testing.T) {
 	inLayouts(t, func(t *testing.T, l layout) {
-		o := &worldOptions{header: true, rooms: []string{"standup", "codecs"}}
+		o := &worldOptions{header: true, gateway: `alone_answer = "0s"`, rooms: []string{"standup", "retro", "codecs", "lonely"}}
 		w := build(t, l, o)
 		t.Run("sipp", func(t *testing.T) {
 			t.Parallel()
 			w.in(t).sippCalls(o.places["standup"])
 		})
+		t.Run("sipp with its own media", func(t *testing.T) {
+			t.Parallel()
+			w.in(t).sippMedia(o.places["retro"])
+		})
 		t.Run("baresip", func(t *testing.T) {
 			t.Parallel()
 			w.in(t).baresipCalls(o.places["codecs"])
+		})
+		t.Run("new rooms", func(t *testing.T) {
+			t.Parallel()
+			w.in(t).newRooms()
+		})
+		t.Run("lonely callers", func(t *testing.T) {
+			t.Parallel()
+			w.in(t).lonelyCallers(o.places["lonely"])
+		})
+		t.Run("ambiguous room", func(t *testing.T) {
+			t.Parallel()
+			if len(w.deps) == 1 {
+				t.Skip("the one deployment has every room")
+			}
+			w.in(t).refused("standup", 404)
 		})
 	})
 }
@@ -57,6 +80,37 @@ func (w *world) sippCalls(places []place) {
 			w.must(there[i].Close())
 		}
 	}
+}
+
+// sippMedia has SIPp say a tone by itself, from several calls at once, and then
+// say back what it hears.
+func (w *world) sippMedia(places []place) {
+	run := func(o sippOptions, hear []int) {
+		w.t.Helper()
+		var there []*jitsitest.Browser
+		var calls []*sipp
+		for i, p := range places {
+			there = append(there, w.browser(p, theirs[i]))
+			o.target, o.user, o.room = w.gw.udp, "conference", p.name
+			if o.tone != 0 {
+				o.tone = ours[i]
+			}
+			calls = append(calls, startSIPp(w.t, w.ctx, o))
+		}
+		for i, p := range places {
+			w.must(calls[i].answered(w.ctx))
+			w.await("all callers are in "+p.name, func() bool { return len(there[i].Others()) == o.calls })
+			w.hear("the participant of "+p.name, there[i], hear[i])
+		}
+		for i := range places {
+			w.must(calls[i].hangup(w.ctx))
+			w.never("the participant", there[i].Heard(), 48000, theirs[1-i], ours[1-i])
+			w.await("the callers have left", func() bool { return len(there[i].Others()) == 0 })
+			w.must(there[i].Close())
+		}
+	}
+	run(sippOptions{calls: 3, tone: 1}, ours)
+	run(sippOptions{calls: 1}, theirs)
 }
 
 func (w *world) must(err error) {
@@ -119,4 +173,68 @@ func (w *world) silent(who string, b *jitsitest.Browser) {
 		}
 		return time.Since(since) > 500*time.Millisecond
 	})
+}
+
+// newRooms calls rooms that nobody has opened: they are opened where HAProxy
+// will send the web users.
+func (w *world) newRooms() {
+	for _, d := range w.deps {
+		opened := map[string]bool{}
+		for i := 1; len(opened) < len(d.shards); i++ {
+			room := fmt.Sprintf("new%d", i)
+			mark := w.gw.mark()
+			c := w.phone(room+"@conference."+d.domain, ours[0])
+			at := w.says(mark, "room located", "room", room, "how", "balancer").str("shard")
+			opened[at] = true
+			alice := w.join(d, room, theirs[0])
+			if alice.Shard() != strings.TrimPrefix(at, d.name+"-") {
+				w.t.Errorf("%s was opened on %s, web users are on %s", room, at, alice.Shard())
+			}
+			w.hear("the phone", c, theirs[0])
+			w.hear("the participant", alice, ours[0])
+			w.hangup(c)
+			w.must(alice.Close())
+		}
+	}
+}
+
+// lonelyCallers opens rooms on one shard each by a call, after which a
+// participant opens the same room on the other, past HAProxy: the caller is
+// taken there.
+func (w *world) lonelyCallers(places []place) {
+	var calls []*siptest.Call
+	var there []*jitsitest.Browser
+	for i, p := range places {
+		calls = append(calls, w.phone(p.name, ours[i]))
+	}
+	for i, p := range places {
+		d := p.shard.dep
+		other := d.shards[0]
+		if other == p.shard {
+			other = d.shards[1]
+		}
+		mark := w.gw.mark()
+		there = append(there, w.joinAt(d, other.prosody.BOSHURL(), p.room, theirs[i]))
+		w.says(mark, "moving the caller to the shard where the others are", "from", p.shard.name, "shard", other.name)
+		w.hear("the phone", calls[i], theirs[i])
+		w.hear("the participant", there[i], ours[i])
+	}
+	for i := range places {
+		w.hangup(calls[i])
+		w.never("the participant", there[i].Heard(), 48000, theirs[1-i], ours[1-i])
+		w.must(there[i].Close())
+	}
+}
+
+// refused calls a room by a name that is not served.
+func (w *world) refused(name string, code int) {
+	w.t.Helper()
+	p, err := siptest.NewPhone(siptest.PhoneOptions{})
+	w.must(err)
+	defer p.Close()
+	_, err = p.Call(w.ctx, siptest.CallOptions{URI: "sip:conference@" + w.gw.udp, Headers: map[string]string{"X-Room-Name": name}})
+	var status *siptest.StatusError
+	if !errors.As(err, &status) || status.Code != code {
+		w.t.Errorf("a call to %s: %v, not %d", name, err, code)
+	}
 }
