@@ -11,15 +11,24 @@ import (
 
 // Serve runs the gateway of a configuration file until drain ends: then it
 // takes no new calls and returns when the running ones are over, when
-// gateway.drain_timeout has passed, or when force ends. Each value from reload
-// makes it read the file again; a file that is wrong changes nothing.
+// gateway.drain_timeout has passed, or when force ends. Each value from reload,
+// and each change in the folder shards.d beside the file, makes it read the
+// files again; what is wrong changes nothing.
 func Serve(drain, force context.Context, path string, reload <-chan struct{}, logs io.Writer, o Options) error {
+	shards := fingerprint(shardsDir(path))
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err
 	}
 	level := new(slog.LevelVar)
 	o.Logger = logger(logs, cfg.Log, level)
+	ctx, stop := context.WithCancel(context.Background())
+	changed := watchShards(ctx, shardsDir(path), shards, watchSettle, watchPoll, o.Logger)
+	defer func() {
+		stop()
+		for range changed { // until it is closed
+		}
+	}()
 	g, err := Start(context.WithoutCancel(force), cfg, o)
 	if err != nil {
 		return err
@@ -34,14 +43,15 @@ func Serve(drain, force context.Context, path string, reload <-chan struct{}, lo
 		case <-drain.Done():
 			return finish(g, force)
 		case <-reload:
-			next, err := config.Load(path)
-			if err == nil {
-				level.UnmarshalText([]byte(next.Log.Level)) // checked by Load
-				err = g.Reload(next)
-			}
-			if err != nil {
-				o.Logger.Error("configuration not reloaded, the old one stays in force", "err", err)
-			}
+		case <-changed:
+		}
+		next, err := config.Load(path)
+		if err == nil {
+			level.UnmarshalText([]byte(next.Log.Level)) // checked by Load
+			err = g.Reload(next)
+		}
+		if err != nil {
+			o.Logger.Error("configuration not reloaded, the old one stays in force", "err", err)
 		}
 	}
 }
