@@ -38,12 +38,16 @@ type worldOptions struct {
 	two      bool
 	balancer bool
 	dep      jitsitest.DeploymentOptions
-	gateway  string        // further keys of [gateway]
-	http     string        // further keys of [http]
-	trunk    string        // further keys of [[trunk]]
-	more     string        // further tables
-	limit    time.Duration // of the whole test, default 1 min
-	brewery  bool          // shards have an account and a brewery
+	gateway  string                        // further keys of [gateway]
+	http     string                        // further keys of [http]
+	trunk    string                        // further keys of [[trunk]]
+	more     string                        // further tables
+	media    string                        // further keys of [media]
+	login    string                        // further keys of each [[deployment]]
+	shard    string                        // further keys of each [[shard]]
+	url      func(*jitsitest.Shard) string // of a shard; default: its BOSH service
+	limit    time.Duration                 // of the whole test, default 1 min
+	brewery  bool                          // shards have an account and a brewery
 	options  gateway.Options
 }
 
@@ -279,6 +283,20 @@ func (w *world) never(who string, pcm []int16, rate, freq int) {
 	w.t.Helper()
 	if share := tone.Level(pcm, rate, freq); share > 0.01 {
 		w.t.Errorf("%s heard %d Hz (%.1f %% of the energy), which is another room's", who, freq, 100*share)
+	}
+}
+
+// problems fails the test if a Jicofo found fault with what the gateway does.
+func (w *world) problems() {
+	w.t.Helper()
+	for _, d := range w.deps {
+		for _, sh := range d.Shards {
+			for _, r := range sh.Focus.Rooms() {
+				for _, p := range r.Problems {
+					w.t.Errorf("Jicofo of %s, room %s: %s", sh.Name, r.JID, p)
+				}
+			}
+		}
 	}
 }
 
