@@ -51,6 +51,7 @@ func (w *world) hangup(c *siptest.Call) {
 	if w.decoyed {
 		w.never("the phone", c.Heard(), c.Rate(), decoyTone)
 	}
+	w.problems()
 	if err := c.Hangup(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
@@ -325,20 +326,6 @@ func TestPhoneCodecs(t *testing.T) {
 		URI: "sip:x@" + w.gw.SIPAddrs()[1].String() + ";transport=tcp", Headers: map[string]string{"X-Room-Name": "codecs"}, Tone: 1000,
 	})
 	if err != nil {
-		t.Fatal(err)
-	}
-	w.both(alice, c)
-	w.hangup(c)
-}
-
-func TestHold(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 1})
-	alice, c := w.inCall(w.deps[0].Shards[0], "hold")
-	if err := c.Hold(w.ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Resume(w.ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.both(alice, c)

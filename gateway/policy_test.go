@@ -26,6 +26,9 @@ func (w *world) refused(p *siptest.Phone, headers map[string]string) *siptest.St
 		}
 		w.t.Fatalf("the call with %v was not refused: %v", headers, err)
 	}
+	if !contains(status.Headers["Reason"], "Q.850;cause=") || !contains(status.Headers["Warning"], "399 ") {
+		w.t.Errorf("%d with Reason %q, Warning %q", status.Code, status.Headers["Reason"], status.Headers["Warning"])
+	}
 	return status
 }
 

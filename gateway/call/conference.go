@@ -42,7 +42,7 @@ func (c *Call) located(e locatedEvent) {
 	c.ring()
 	l, err := c.startLeg(e.loc.Shard, e.loc)
 	if err != nil {
-		c.box.end(ending{end: EndInternal, detail: err})
+		c.box.end(ending{end: endOf(err), detail: err})
 		return
 	}
 	c.cur, c.lastShard = l, l.name

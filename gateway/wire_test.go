@@ -1,0 +1,246 @@
+package gateway_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"brewline/internal/jitsitest"
+	"brewline/internal/jitsitest/jicofo"
+	"brewline/internal/jitsitest/xmppd"
+	"brewline/internal/siptest"
+)
+
+// us is the gateway's only call as Jicofo sees it.
+func (w *world) us(sh *jitsitest.Shard, room string) jicofo.Participant {
+	w.t.Helper()
+	r, ok := sh.Focus.Room(room + "@" + sh.MUC())
+	if !ok {
+		w.t.Fatalf("no room %s", room)
+	}
+	nick := w.nick()
+	for _, p := range r.Participants {
+		if p.Nick == nick {
+			return p
+		}
+	}
+	w.t.Fatalf("%s is not in %s", nick, room)
+	panic("unreachable")
+}
+
+// What the videobridge sees of a call: the offered numbers, the audio level on
+// every packet, no source that was not signalled, RTCP at its pace.
+func TestOnTheWire(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name      string
+		pt, level int
+	}{{"usual numbers", 111, 1}, {"other numbers", 109, 7}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := worldOptions{shards: 1}
+			o.dep.Shard.Jicofo.OpusPT, o.dep.Shard.Jicofo.AudioLevelID = tt.pt, tt.level
+			w := newWorld(t, o)
+			sh := w.deps[0].Shards[0]
+			alice, c := w.inCall(sh, "wire")
+			end := w.us(sh, "wire").Endpoint
+			// Silence, in which nothing but RTCP has to flow.
+			c.Silence()
+			reports := end.Stats().RTCPFrom
+			w.await("reports while the caller is silent", func() bool { return end.Stats().RTCPFrom >= reports+3 })
+			c.Say(1000)
+			w.both(alice, c)
+			s := end.Stats()
+			if s.RTPFrom == 0 || s.LevelMissing != 0 || s.WrongPT != 0 || s.Unsignalled != 0 || s.AuthErrors != 0 || len(s.SSRCs) != 1 {
+				t.Errorf("the bridge saw %+v", s)
+			}
+			// Every 1 to 3 s; the busy machine of a test run may add to that.
+			if s.LargestRTCPGap > 4*time.Second || s.SmallestRTCPGap < 900*time.Millisecond {
+				t.Errorf("RTCP came after %v to %v", s.SmallestRTCPGap, s.LargestRTCPGap)
+			}
+			if s.RoleConflicts != 0 {
+				t.Errorf("%d checks want to control", s.RoleConflicts)
+			}
+			w.hangup(c)
+		})
+	}
+}
+
+// Each packetisation a phone may ask for is what it gets, and sends.
+func TestPacketisation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	alice := w.browser(w.deps[0].Shards[0], "pieces", 440)
+	for _, codec := range []string{"pcmu", "g722", "opus"} {
+		for _, ptime := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 60 * time.Millisecond} {
+			c, err := w.phone(siptest.PhoneOptions{Codec: codec, Ptime: ptime}).Call(w.ctx, siptest.CallOptions{
+				URI: w.uri("x"), Headers: w.headers("pieces"), Tone: 1000,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.both(alice, c)
+			s := c.RTP()
+			heard := time.Duration(len(c.Heard())) * time.Second / time.Duration(c.Rate())
+			if each := heard / time.Duration(s.Received+s.Lost); each < ptime*8/10 || each > ptime*12/10 {
+				t.Errorf("%s of %v: %d packets of %v", codec, ptime, s.Received, each)
+			}
+			w.hangup(c)
+		}
+	}
+}
+
+// Prompts are heard on every codec.
+func TestPromptOnEveryCodec(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, gateway: "alone_answer = \"0s\""})
+	for _, codec := range []string{"pcmu", "pcma", "g722", "opus"} {
+		c := w.call(w.phone(siptest.PhoneOptions{Codec: codec}), "echo", 0)
+		w.speech(c)
+		w.hangup(c)
+	}
+}
+
+// Hold stops what the phone does not want, and nothing else; resume brings it
+// back.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	alice, c := w.inCall(w.deps[0].Shards[0], "hold")
+	for _, tt := range []struct {
+		direction      string
+		hears, isHeard bool
+	}{{"sendonly", false, true}, {"inactive", false, false}, {"recvonly", true, false}} {
+		if err := c.Reinvite(w.ctx, tt.direction); err != nil {
+			t.Fatal(err)
+		}
+		c.Say(1000) // also while it is on hold: then it must not matter
+		if tt.isHeard {
+			w.hear("the participant, phone "+tt.direction+",", alice, 1000)
+		} else {
+			w.still("packets from a phone that is "+tt.direction, func() uint64 { n, _ := alice.Received(); return n })
+		}
+		if tt.hears {
+			w.hear("the phone, "+tt.direction+",", c, 440)
+		} else {
+			w.still("packets to a phone that is "+tt.direction, func() uint64 { return c.RTP().Received })
+		}
+		if err := c.Resume(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.both(alice, c)
+	}
+	if err := c.ReinviteLate(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+// still awaits that a counter stands still for a while.
+func (w *world) still(what string, count func() uint64) {
+	w.t.Helper()
+	last, since := count(), time.Now()
+	w.await(what+" stop", func() bool {
+		if n := count(); n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
+}
+
+// A meeting that mutes those who come says so to the caller, and the presence
+// says so to the others.
+func TestStartMuted(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1}
+	o.dep.Shard.Jicofo.StartMuted = true
+	w := newWorld(t, o)
+	sh := w.deps[0].Shards[0]
+	alice := w.browser(sh, "hush", 0)
+	c := w.call(w.phone(siptest.PhoneOptions{}), "hush", 1000)
+	w.await("the mute is published", func() bool {
+		return contains(alice.PresenceOf(w.nick()), "<audiomuted>true</audiomuted>")
+	})
+	w.speech(c)
+	w.hangup(c)
+	w.never("the participant", alice.Heard(), 48000, 1000)
+}
+
+// A crowd that comes at once, and goes, is counted, and breaks nothing.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "stadium")
+	jid := w.us(sh, "stadium").JID
+	if jid == "" || !strings.Contains(jid, "/") {
+		t.Fatalf("our JID is %q", jid)
+	}
+	const crowd = 1500
+	presence := func(typ string) {
+		for i := range crowd {
+			err := sh.XMPP.Inject(jid, fmt.Sprintf("<presence xmlns='jabber:client' from='stadium@%s/fan%d'%s>"+
+				"<x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='participant'/></x></presence>",
+				sh.MUC(), i, typ))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	others := func(n int) {
+		w.await(fmt.Sprintf("%d others are counted", n), func() bool {
+			calls := w.gw.Snapshot().Calls
+			return len(calls) == 1 && calls[0].Participants == n
+		})
+	}
+	presence("")
+	others(crowd + 1)
+	presence(" type='unavailable'")
+	others(1)
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+// A later answer from another shard: the session is at the wrong one, and the
+// call goes on in a new one.
+func TestShardHeaderChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "drift")
+	before := w.nick()
+	sid := ""
+	for _, r := range sh.XMPP.Requests() {
+		if contains(r.Body, "drift@"+sh.MUC()+"/"+before) {
+			sid = r.SID
+		}
+	}
+	sh.XMPP.Faults().Add(xmppd.Fault{Kind: xmppd.Shard, Value: "shard-9",
+		Match: func(r xmppd.Request) bool { return r.SID == sid }})
+	w.await("the call has another session", func() bool {
+		calls := w.gw.Snapshot().Calls
+		return len(calls) == 1 && calls[0].Nick != "" && calls[0].Nick != before && calls[0].State == "connected"
+	})
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+// The only shard goes away under a call and comes back: the phone waits for it.
+func TestOnlyShardRestarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	sh := w.deps[0].Shards[0]
+	_, c := w.inCall(sh, "solo")
+	sh.Kill()
+	w.await("the shard is known to be down", func() bool { return w.gw.Brewery().Up() == 0 })
+	w.await("the call is looking for its room", func() bool { return w.gw.Snapshot().Calls[0].State == "locating" })
+	if err := sh.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	bob := w.browser(sh, "solo", 700)
+	w.hear("the phone", c, 700)
+	w.hear("the participant", bob, 1000)
+	w.hangup(c)
+}
