@@ -8,6 +8,7 @@ import (
 
 	"brewline/internal/jitsitest"
 	"brewline/internal/jitsitest/jicofo"
+	"brewline/internal/jitsitest/jvb"
 	"brewline/internal/jitsitest/xmppd"
 	"brewline/internal/siptest"
 )
@@ -36,11 +37,13 @@ func TestOnTheWire(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		pt, level int
-	}{{"usual numbers", 111, 1}, {"other numbers", 109, 7}} {
+		profile   jvb.Profile
+	}{{"usual numbers", 111, 1, jvb.ProfileGCM}, {"other numbers", 109, 7, jvb.ProfileCM}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := worldOptions{shards: 1}
 			o.dep.Shard.Jicofo.OpusPT, o.dep.Shard.Jicofo.AudioLevelID = tt.pt, tt.level
+			o.dep.Shard.JVB.Profiles = []jvb.Profile{tt.profile}
 			w := newWorld(t, o)
 			sh := w.deps[0].Shards[0]
 			alice, c := w.inCall(sh, "wire")
@@ -58,6 +61,9 @@ func TestOnTheWire(t *testing.T) {
 			// Every 1 to 3 s; the busy machine of a test run may add to that.
 			if s.LargestRTCPGap > 4*time.Second || s.SmallestRTCPGap < 900*time.Millisecond {
 				t.Errorf("RTCP came after %v to %v", s.SmallestRTCPGap, s.LargestRTCPGap)
+			}
+			if s.Profile != tt.profile {
+				t.Errorf("SRTP is %s", s.Profile)
 			}
 			if s.RoleConflicts != 0 {
 				t.Errorf("%d checks want to control", s.RoleConflicts)
@@ -243,4 +249,63 @@ func TestOnlyShardRestarts(t *testing.T) {
 	w.hear("the phone", c, 700)
 	w.hear("the participant", bob, 1000)
 	w.hangup(c)
+}
+
+// Jicofo ends the session of whoever is alone for a while, and begins another
+// when somebody comes: the phone stays up.
+func TestSingleParticipant(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, options: quick()}
+	o.dep.Shard.Jicofo.SingleTimeout = 200 * time.Millisecond
+	w := newWorld(t, o)
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "single")
+	alice.Close()
+	w.await("the session is over", func() bool { i := w.gw.Snapshot().Calls[0]; return !i.Media && i.State == "alone" })
+	w.speech(c)
+	bob := w.browser(sh, "single", 700)
+	w.hear("the phone", c, 700)
+	w.hear("the participant", bob, 1000)
+	w.hangup(c)
+}
+
+// Packets that are lost, late, doubled and out of order are heard through.
+func TestRoughNetwork(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, options: quick()}
+	rough := jvb.Faults{Loss: 0.03, Reorder: 0.05, Duplicate: 0.05, Jitter: 20 * time.Millisecond}
+	o.dep.Shard.JVB.FromClients, o.dep.Shard.JVB.ToClients = rough, rough
+	w := newWorld(t, o)
+	alice := w.browser(w.deps[0].Shards[0], "rough", 440)
+	c := w.call(w.phone(siptest.PhoneOptions{Loss: 0.03, Jitter: 20 * time.Millisecond}), "rough", 1000)
+	w.both(alice, c)
+	w.hangup(c)
+}
+
+// A phone that never acknowledges the answer is hung up on.
+func TestNoACK(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, options: quick()}
+	o.options.SIP.T1 = 20 * time.Millisecond
+	w := newWorld(t, o)
+	alice := w.browser(w.deps[0].Shards[0], "deaf", 440)
+	c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{
+		URI: w.uri("x"), Headers: w.headers("deaf"), NoACK: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-c.Ended():
+		if !e.ByPeer {
+			t.Errorf("ended by %+v", e)
+		}
+	case <-w.ctx.Done():
+		t.Fatal("no BYE")
+	}
+	w.gone()
+	if n := w.gw.Snapshot().Ended["phone_lost"]; n != 1 {
+		t.Errorf("ends are %v", w.gw.Snapshot().Ended)
+	}
+	w.await("nobody is left in the room", func() bool { return len(alice.Others()) == 0 })
 }
