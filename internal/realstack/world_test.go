@@ -307,6 +307,18 @@ func (w *world) joinAt(d *deployment, url, room string, freq int) *jitsitest.Bro
 	return b
 }
 
+// focusAnswers says whether a shard's Jicofo opens rooms.
+func (w *world) focusAnswers(s *shard) bool {
+	b, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
+		URL: s.prosody.BOSHURL(), Domain: s.dep.domain, Room: "probe", Timeout: 5 * time.Second,
+	})
+	if err != nil {
+		return false
+	}
+	_ = b.Close()
+	return true
+}
+
 // phone calls a place by header and says a tone.
 func (w *world) phone(name string, freq int) *siptest.Call {
 	w.t.Helper()
