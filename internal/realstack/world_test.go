@@ -105,10 +105,6 @@ func build(t *testing.T, l layout, o *worldOptions) *world {
 	ctx, cancel := context.WithTimeout(context.Background(), worldTimeout)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, l: l, next: 8001}
-	type started struct {
-		s   *shard
-		err error
-	}
 	for di, domain := range l.domains {
 		d := &deployment{name: strings.TrimSuffix(domain, ".test"), domain: domain}
 		w.deps = append(w.deps, d)
