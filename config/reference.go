@@ -30,7 +30,7 @@ is wrong, with file, line, key and remedy. Unknown keys are errors.
   end of line does not count; a relative path starts at the folder of the file
   that names it), or as ` + "`\"env:NAME\"`" + `. They are never logged.
 * **Defaults** in *italics* follow from other keys.
-* **Reload:** SIGHUP reads everything again. New calls use the new values, running
+* **Reload:** SIGHUP, or a change in shards.d, reads everything again. New calls use the new values, running
   calls keep theirs. Keys marked *restart* take effect when the process starts
   again. A configuration with a problem is refused as a whole, and the running
   one stays.
