@@ -291,6 +291,9 @@ func (w *world) problems() {
 	w.t.Helper()
 	for _, d := range w.deps {
 		for _, sh := range d.Shards {
+			if sh.Focus == nil { // killed
+				continue
+			}
 			for _, r := range sh.Focus.Rooms() {
 				for _, p := range r.Problems {
 					w.t.Errorf("Jicofo of %s, room %s: %s", sh.Name, r.JID, p)
