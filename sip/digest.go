@@ -48,7 +48,7 @@ func (c *credentials) answer(req *sip.Request, res *sip.Response) error {
 				continue
 			}
 			now = append(now, f[1]+ch.realm)
-			h := Header{f[1], ch.answer(c.username, c.password, string(req.Method), req.Recipient.String(), req.Body())}
+			h := Header{f[1], ch.answer(c.username, c.password, token(20), string(req.Method), req.Recipient.String(), req.Body())}
 			i := slices.IndexFunc(c.known, func(r realm) bool { return r.field.Name == f[1] && r.name == ch.realm })
 			switch {
 			case i >= 0 && !ch.stale:
@@ -142,8 +142,8 @@ func parseChallenge(v string) (challenge, bool) {
 }
 
 // answer returns the value of Authorization for a request.
-func (c challenge) answer(username, password, method, uri string, body []byte) string {
-	h, cnonce := c.hash, token(20)
+func (c challenge) answer(username, password, cnonce, method, uri string, body []byte) string {
+	h := c.hash
 	a1 := h(username + ":" + c.realm + ":" + password)
 	if c.session {
 		a1 = h(a1 + ":" + c.nonce + ":" + cnonce)

@@ -33,7 +33,11 @@ type calling struct {
 
 func callPeer(t *testing.T, change ...func(*sip.InviteOptions)) *calling {
 	t.Helper()
-	u := newUA(t, func(d *sip.Dialog) { _ = d.Reject(480, sip.Reason{}) })
+	return callOn(t, newUA(t, func(d *sip.Dialog) { _ = d.Reject(480, sip.Reason{}) }), change...)
+}
+
+func callOn(t *testing.T, u *sip.UA, change ...func(*sip.InviteOptions)) *calling {
+	t.Helper()
 	c := &calling{
 		t: t, u: u, p: newPeer(t, u, "udp"), done: make(chan outcome, 1),
 		codes: make(chan int, 100), bye: make(chan sip.Reason, 1),

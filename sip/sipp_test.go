@@ -77,6 +77,11 @@ func TestSIPp(t *testing.T) {
 				logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
 				t.Fatalf("%v\n%s\n%s", err, tail(string(logs), 40), tail(string(out), 45))
 			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("%+v", u.Stats())
+				}
+			})
 			await(t, "nothing left", func() bool {
 				s := u.Stats()
 				return s.Dialogs+s.ClientTransactions == 0
