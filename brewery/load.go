@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"brewline/config"
 )
 
 // Load is how busy the whole process is, as every brewery shows it.
@@ -20,6 +22,17 @@ type advert struct {
 	mu      sync.Mutex
 	load    Load
 	canDial map[string]bool // by shard
+}
+
+// keep forgets shards that are not configured.
+func (a *advert) keep(cfg *config.Config) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name := range a.canDial {
+		if cfg.Shard(name) == nil {
+			delete(a.canDial, name)
+		}
+	}
 }
 
 // SetLoad tells every brewery how busy the process is: at once, but no brewery
@@ -39,8 +52,8 @@ func (s *Set) SetLoad(l Load) {
 	}
 }
 
-// SetCanDial says whether a shard, which need not be configured yet, may dial
-// at the moment. Until told, it may not.
+// SetCanDial says whether a shard may dial at the moment. Until told, it may
+// not.
 func (s *Set) SetCanDial(shard string, can bool) {
 	s.advert.mu.Lock()
 	same := s.advert.canDial[shard] == can

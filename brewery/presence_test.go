@@ -119,6 +119,19 @@ func TestBreweryPresence(t *testing.T) {
 			t.Errorf("%d and %d sessions", n, m)
 		}
 
+		// What a shard may is not known any more once it was gone.
+		if err := s.Reload(withBrewery(one("s2"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Reload(next); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		told = p.tellings()
+		if last := told[len(told)-1]; !last.join || last.stats["supports_sip"] != "false" {
+			t.Errorf("a shard of old: %+v", last)
+		}
+
 		p.event(xmpp.RoomEvent{Kind: xmpp.FocusLeft})
 		if st := status(t, s, "s1"); st.Focus || st.Brewery != BreweryJoined {
 			t.Errorf("without focus: %+v", st)
@@ -128,7 +141,7 @@ func TestBreweryPresence(t *testing.T) {
 			t.Error("the focus is back unnoticed")
 		}
 	})
-	if p.left != 1 {
+	if p.left != 2 {
 		t.Errorf("left %d times", p.left)
 	}
 }

@@ -113,6 +113,7 @@ func (s *Set) Reload(cfg *config.Config) error {
 		s.update(d, d.snap.Load().Deployment, &config.Config{Gateway: cfg.Gateway})
 		s.retired[name] = d
 	}
+	s.advert.keep(cfg)
 	return nil
 }
 
