@@ -34,6 +34,7 @@ func commands() []command {
 	return []command{
 		{"serve", "-c file", "run the gateway; SIGTERM drains, SIGHUP reloads", serve},
 		{"check", "-c file [-json]", "try the configuration against the live shards and trunks", runCheck},
+		{"import", "[-o file] file...", "make a configuration of Jigasi's", runImport},
 		{"version", "", "print the version", printVersion},
 	}
 }
@@ -70,27 +71,38 @@ func usage(w io.Writer) {
 	fmt.Fprintf(w, "\nThe configuration is %s unless -c names another.\n", defaultConfig)
 }
 
-// parse reads the flags of a subcommand. When it returns false the command
-// ends with the code.
+// parse reads the flags of a subcommand that takes nothing else. When it
+// returns false the command ends with the code.
 func parse(fs *flag.FlagSet, args []string, out, errOut io.Writer) (code int, ok bool) {
+	_, code, ok = parseFiles(fs, args, 0, out, errOut)
+	return code, ok
+}
+
+// parseFiles reads the flags of a subcommand, and up to most files among them.
+func parseFiles(fs *flag.FlagSet, args []string, most int, out, errOut io.Writer) (files []string, code int, ok bool) {
 	fs.SetOutput(io.Discard)
 	err := fs.Parse(args)
-	if err == nil && fs.NArg() > 0 {
-		err = fmt.Errorf("%q is not understood", fs.Arg(0))
+	for err == nil && fs.NArg() > 0 {
+		if len(files) == most {
+			err = fmt.Errorf("%q is not understood", fs.Arg(0))
+			break
+		}
+		files = append(files, fs.Arg(0))
+		err = fs.Parse(fs.Args()[1:])
 	}
 	switch {
 	case err == nil:
-		return exitOK, true
+		return files, exitOK, true
 	case errors.Is(err, flag.ErrHelp):
 		fs.SetOutput(out)
 		fmt.Fprintf(out, "brewline %s\n", fs.Name())
 		fs.PrintDefaults()
-		return exitOK, false
+		return nil, exitOK, false
 	}
 	fmt.Fprintf(errOut, "brewline %s: %v\n", fs.Name(), err)
 	fs.SetOutput(errOut)
 	fs.PrintDefaults()
-	return exitUsage, false
+	return nil, exitUsage, false
 }
 
 func printVersion(args []string, out, errOut io.Writer) int {

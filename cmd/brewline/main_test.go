@@ -34,6 +34,7 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"", exitUsage, "", "brewline serve -c file"},
 		{"help", exitOK, "brewline check -c file [-json]", ""},
+		{"help", exitOK, "brewline import [-o file] file...", ""},
 		{"brew", exitUsage, "", `no command is named "brew"`},
 		{"version", exitOK, "brewline dev go", ""},
 		{"version now", exitUsage, "", `"now" is not understood`},

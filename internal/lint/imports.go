@@ -25,7 +25,7 @@ type rule struct {
 // Arrows point down, and never sideways among xmpp, sip, media and config. A
 // package may always import those of its own rule.
 var rules = []rule{
-	{"cmd/brewline", []string{"gateway/...", "brewery/...", "xmpp/...", "sip/...", "media/...", "config"}},
+	{"cmd/brewline", []string{"gateway/...", "brewery/...", "xmpp/...", "sip/...", "media/...", "config/..."}},
 	{"cmd/brewline-demo", []string{"internal/..."}},
 	{"gateway/...", []string{"brewery/...", "xmpp/...", "sip/...", "media/...", "config"}},
 	{"brewery/...", []string{"xmpp/...", "config"}},
@@ -34,6 +34,7 @@ var rules = []rule{
 	{"media/transport", nil},
 	{"media/codec", nil},
 	{"media/...", nil},
+	{"config/jigasi", []string{"config"}},
 	{"config", nil},
 
 	// The simulated world knows nothing of the product. Its Jicofo tells its
