@@ -9,8 +9,8 @@ import (
 
 const (
 	cpuRuns   = 5
-	cpuWarmup = 3 * time.Second // the jitter buffers settle
-	cpuTime   = 8 * time.Second
+	cpuWarmup = 2 * time.Second // the jitter buffers settle
+	cpuTime   = 6 * time.Second
 )
 
 // sample is one measured run.
@@ -43,7 +43,7 @@ func benchCPU(ctx context.Context) error {
 		perCall[i] = median(product)
 		name := fmt.Sprintf("cpu.%d_calls", calls)
 		figureFloor(name, perCall[i], "millicores/call", median(floor))
-		figure(name+".ratio", perCall[i]/median(floor), "product/floor")
+		figure(name+".ratio", median(ratio), "product/floor")
 		figureFloor(name+".packets", median(packets), "packets/s/call", median(floorPackets))
 	}
 	figure("cpu.60_to_20_calls", perCall[1]/perCall[0], "millicores/call ratio")
@@ -157,38 +157,33 @@ func floorRun(ctx context.Context, calls int) (s sample, err error) {
 // watch measures a process for d while the load is on it. count counts the
 // packets that its parent sees; what the phones send is known.
 func watch(p *process, calls int, d time.Duration, count func() uint64) (s sample, err error) {
-	type reading struct {
-		at             time.Time
-		cpu, own, busy time.Duration
-		packets        uint64
+	others, err := beginOthers(p)
+	if err != nil {
+		return s, err
 	}
-	read := func() (r reading, err error) {
-		r = reading{at: time.Now(), busy: busyTime(), packets: count()}
-		if r.own, err = own(p); err == nil {
-			r.cpu, err = p.cpu()
-		}
-		return r, err
-	}
-	a, err := read()
+	packets := count()
+	began := time.Now()
+	before, err := p.cpu()
 	if err != nil {
 		return s, err
 	}
 	time.Sleep(d) // the length of the measurement
-	b, err := read()
+	after, err := p.cpu()
 	if err != nil {
 		return s, err
 	}
-	took := b.at.Sub(a.at)
-	s.millicores = 1000 * float64(b.cpu-a.cpu) / float64(took) / float64(calls)
-	s.packets = float64(b.packets-a.packets)/took.Seconds()/float64(calls) + 50 + 1/phoneReport.Seconds()
-	s.others = max(0, float64((b.busy-a.busy)-(b.own-a.own))/float64(took))
-	return s, nil
+	took := time.Since(began)
+	s.millicores = 1000 * float64(after-before) / float64(took) / float64(calls)
+	s.packets = float64(count()-packets)/took.Seconds()/float64(calls) + 50 + 1/phoneReport.Seconds()
+	err = others.end()
+	s.others = others.cores()
+	return s, err
 }
 
 const (
-	speakerRounds = 3
+	speakerRounds = 4
 	speakerCalls  = 20
-	speakerTime   = 4 * time.Second
+	speakerTime   = 3 * time.Second
 )
 
 // benchSpeakers measures what each further speaker of a conference costs. It

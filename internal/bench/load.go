@@ -58,7 +58,7 @@ type load struct {
 	parties    []*party
 	speakers   atomic.Int32 // in every conference
 	received   atomic.Uint64
-	late       atomic.Uint64 // ms that were made up for
+	late       []float64 // by how many ms it was late, each ms; to be read after end
 	stop       chan struct{}
 	done       sync.WaitGroup
 	packet     []byte
@@ -119,18 +119,16 @@ func (l *load) end() {
 
 func (l *load) run() {
 	began := time.Now()
-	for ms := 0; ; ms++ {
+	for i := 0; ; i++ {
 		select {
 		case <-l.stop:
 			return
 		default:
 		}
-		if d := time.Until(began.Add(time.Duration(ms) * time.Millisecond)); d > 0 {
-			time.Sleep(d)
-		} else if d < -5*time.Millisecond {
-			l.late.Add(1)
-		}
-		l.tick(ms)
+		due := began.Add(time.Duration(i) * time.Millisecond)
+		time.Sleep(time.Until(due))
+		l.late = append(l.late, ms(time.Since(due)))
+		l.tick(i)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	lossTraces = 12
+	lossTraces = 8
 	lossShare  = 0.10
 	// lossExpected is what the participant's browser lays out its FEC for,
 	// percent, as its receiver reports.

@@ -31,6 +31,27 @@ func busyTime() time.Duration {
 	return time.Duration(busy) * clockTick
 }
 
+// others watches what other processes do to the machine.
+type others struct {
+	p                     *process
+	at                    time.Time
+	busy, own, took, used time.Duration
+}
+
+func beginOthers(p *process) (*others, error) {
+	mine, err := own(p)
+	return &others{p: p, at: time.Now(), busy: busyTime(), own: mine}, err
+}
+
+func (o *others) end() error {
+	mine, err := own(o.p)
+	o.took, o.used = time.Since(o.at), (busyTime()-o.busy)-(mine-o.own)
+	return err
+}
+
+// cores is how many they used.
+func (o *others) cores() float64 { return max(0, float64(o.used)/float64(o.took)) }
+
 // own is the processor time of this process and of p.
 func own(p *process) (time.Duration, error) {
 	mine, err := cpuOf(os.Getpid())

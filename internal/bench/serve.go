@@ -116,18 +116,29 @@ func countAllocations() allocations {
 		return a
 	}
 	for _, r := range records[:n] {
-		a.All += r.AllocObjects
-		if stack, media := mediaPath(r.Stack()); media {
+		switch stack, path := pathOf(r.Stack()); path {
+		case mediaPath:
 			a.Media += r.AllocObjects
 			a.Where[stack] += r.AllocObjects
+			fallthrough
+		case otherPath:
+			a.All += r.AllocObjects
 		}
 	}
 	return a
 }
 
-// mediaPath tells whether a stack belongs to the receive path of RTP and RTCP
-// or to a pacer's tick, and gives it as text, innermost first.
-func mediaPath(stack []uintptr) (text string, media bool) {
+type path int
+
+const (
+	otherPath path = iota
+	mediaPath      // the receive path of RTP and RTCP, or a pacer's tick
+	ownPath        // the measurement itself
+)
+
+// pathOf tells to which path a stack belongs, and gives it as text, innermost
+// first.
+func pathOf(stack []uintptr) (text string, p path) {
 	var b strings.Builder
 	frames := runtime.CallersFrames(stack)
 	for {
@@ -137,12 +148,14 @@ func mediaPath(stack []uintptr) (text string, media bool) {
 		}
 		switch f.Function {
 		case "brewline/media.(*worker).loop", "brewline/media/transport.(*socket).read":
-			media = true
+			p = mediaPath
+		case "main.answer":
+			p = ownPath
 		case "brewline/media/transport.(*Conference).receiveSTUN", "brewline/media/transport.(*Conference).receiveDTLS":
-			return "", false // handed on to Pion
+			return "", otherPath // handed on to Pion
 		}
 		if !more {
-			return strings.TrimPrefix(b.String(), " < "), media
+			return strings.TrimPrefix(b.String(), " < "), p
 		}
 	}
 }

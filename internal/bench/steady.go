@@ -61,7 +61,7 @@ func steadyAllocations(ctx context.Context) error {
 		}
 		figure("steady.allocations", float64(after.Media-before.Media)/float64(packets), "objects/packet")
 		figure("steady.allocations.everything", float64(after.All-before.All)/float64(packets), "objects/packet")
-		note("%d packets; everything is also BOSH, ICE keepalives and the counting itself", packets)
+		note("%d packets; everything is also ICE keepalives and BOSH", packets)
 		for stack, n := range after.Where {
 			if n -= before.Where[stack]; n > 0 {
 				note("%d times on the media path: %s", n, stack)

@@ -30,8 +30,7 @@ type world struct {
 type worldOptions struct {
 	shards int // default 1
 	rooms  []string
-	exact  bool   // count every allocation
-	gother string // further keys of [gateway]
+	exact  bool // count every allocation
 }
 
 // newWorld starts everything and waits until every shard is up.
@@ -57,7 +56,7 @@ func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 		return w, err
 	}
 	config := filepath.Join(w.dir, "brewline.toml")
-	if err = os.WriteFile(config, []byte(w.config(o)), 0o600); err != nil {
+	if err = os.WriteFile(config, []byte(w.config()), 0o600); err != nil {
 		return w, err
 	}
 	args := []string{"-role", "serve", "-c", config, "-log", w.logFile()}
@@ -105,9 +104,9 @@ func (w *world) failed(err error) error {
 // chance.
 func (w *world) shard() *jitsitest.Shard { return w.deploy.Shards[len(w.deploy.Shards)-1] }
 
-func (w *world) config(o worldOptions) string {
+func (w *world) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[gateway]\nname = \"bench\"\nmax_calls = 1000\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n", o.gother)
+	fmt.Fprintf(&b, "[gateway]\nname = \"bench\"\nmax_calls = 1000\n[http]\nlisten = \"127.0.0.1:0\"\n")
 	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n")
 	fmt.Fprintf(&b, "[[deployment]]\nname = \"bench\"\ndomain = %q\n", w.shard().Domain())
 	for _, s := range w.deploy.Shards {

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -25,6 +26,7 @@ type Ports struct {
 	mu    sync.Mutex
 	open  map[int]bool
 	until map[int]time.Time // closed ports: when they may be used again
+	sweep int               // length of until at which those that may be are forgotten
 }
 
 // NewPorts returns an allocator of the ports min to max, both included. A port
@@ -180,7 +182,12 @@ func (p *Ports) giveBack(port int) {
 	defer p.mu.Unlock()
 	delete(p.open, port)
 	if p.drain > 0 && p.max != 0 {
-		p.until[port] = p.now().Add(p.drain)
+		now := p.now()
+		if len(p.until) >= p.sweep {
+			maps.DeleteFunc(p.until, func(_ int, t time.Time) bool { return !now.Before(t) })
+			p.sweep = max(64, 2*len(p.until))
+		}
+		p.until[port] = now.Add(p.drain)
 	}
 }
 

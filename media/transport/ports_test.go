@@ -221,3 +221,17 @@ func TestPortsOfTheSystem(t *testing.T) {
 		t.Errorf("address of somebody else: %v", err)
 	}
 }
+
+// A port that has drained is forgotten, whether it is used again or not.
+func TestDrainedPortsAreForgotten(t *testing.T) {
+	p := NewPorts(20000, 29999, time.Second)
+	now := time.Now()
+	p.now = func() time.Time { return now }
+	for port := range 10_000 {
+		p.giveBack(20000 + port)
+		now = now.Add(50 * time.Millisecond)
+	}
+	if n := len(p.until); n > 64 {
+		t.Errorf("%d ports are kept, 20 are draining", n)
+	}
+}
