@@ -1,17 +1,21 @@
 package realstack
 
 import (
+	"encoding/json"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"brewline/internal/jitsitest"
+	"brewline/internal/jitsitest/jicofo"
 	"brewline/internal/prosodytest"
 	"brewline/internal/siptest"
 )
 
 // TestTransports reaches the shards by WebSocket and TCP, with and without TLS,
 // and logs the control sessions in with an account, by SCRAM (RFC 5802) alone.
+// brewline check finds nothing wrong with them.
 func TestTransports(t *testing.T) {
 	inLayouts(t, func(t *testing.T, l layout) {
 		urls := []func(*prosodytest.Server) string{
@@ -27,6 +31,9 @@ func TestTransports(t *testing.T) {
 				po.TLS = secure(i)
 				po.Extra = "disable_sasl_mechanisms = { \"PLAIN\"; \"DIGEST-MD5\" }\n"
 			},
+			jicofo: func(d *deployment, jo *jicofo.Options) {
+				jo.Brewery, jo.NoAutoOwner = "jigasibrewery@internal.auth."+d.domain, true
+			},
 			url: func(s *shard, i int) string {
 				keys := fmt.Sprintf("url = %q\nusername = \"brewline\"\npassword = \"tulip\"\n", urls[i](s.prosody))
 				if secure(i) {
@@ -36,6 +43,7 @@ func TestTransports(t *testing.T) {
 			},
 		}
 		w := build(t, l, o)
+		w.check()
 		for _, d := range w.deps {
 			for _, s := range d.shards {
 				jid := w.says(0, "shard up", "shard", s.name).str("jid")
@@ -81,4 +89,34 @@ func TestTransports(t *testing.T) {
 			}
 		}
 	})
+}
+
+// check runs brewline check: every step but those of the trunk, which has no
+// address, must be fine.
+func (w *world) check() {
+	w.t.Helper()
+	path, err := program()
+	w.must(err)
+	out, err := exec.CommandContext(w.ctx, path, "check", "-c", w.path, "-json").Output()
+	if err != nil {
+		w.t.Errorf("brewline check: %v", err)
+	}
+	var verdict struct {
+		OK      bool
+		Results []struct{ Subject, Step, Status, Detail, Remedy string }
+	}
+	w.must(json.Unmarshal(out, &verdict))
+	steps := 0
+	for _, r := range verdict.Results {
+		switch {
+		case r.Subject == "trunk ipbx", r.Status == "skip":
+		case r.Status != "ok":
+			w.t.Errorf("brewline check: %+v", r)
+		case strings.HasPrefix(r.Subject, "shard "):
+			steps++
+		}
+	}
+	if shards := len(w.deps) * w.l.shards; !verdict.OK || steps < 5*shards {
+		w.t.Errorf("brewline check says ok=%v, and of %d shards %d steps are fine", verdict.OK, shards, steps)
+	}
 }

@@ -1,6 +1,7 @@
 package realstack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -58,7 +59,8 @@ type world struct {
 	l    layout
 	deps []*deployment
 	gw   *gateway
-	next int // number of the next place
+	path string // of brewline.toml
+	next int    // number of the next place
 }
 
 type deployment struct {
@@ -85,13 +87,14 @@ type place struct {
 }
 
 type worldOptions struct {
-	header  bool                                // HAProxy names the shard
-	gateway string                              // further keys of [gateway]
-	url     func(s *shard, i int) (keys string) // keys of a shard, default its BOSH URL; i counts all shards
-	prosody func(i int, o *prosodytest.Options) // changes the options of a Prosody
-	rooms   []string                            // to have places of
-	places  map[string][]place                  // filled in, by room
-	ready   func(w *world)                      // before the gateway starts
+	header  bool                                   // HAProxy names the shard
+	gateway string                                 // further keys of [gateway]
+	url     func(s *shard, i int) (keys string)    // keys of a shard, default its BOSH URL; i counts all shards
+	prosody func(i int, o *prosodytest.Options)    // changes the options of a Prosody
+	jicofo  func(d *deployment, o *jicofo.Options) // changes those of a Jicofo
+	rooms   []string                               // to have places of
+	timeout time.Duration                          // of the whole test, default worldTimeout
+	places  map[string][]place                     // filled in, by room
 }
 
 // build starts a world. Each of o.rooms gets two places, on two shards: the
@@ -102,7 +105,7 @@ func build(t *testing.T, l layout, o *worldOptions) *world {
 	for _, p := range []string{"prosody", "haproxy"} {
 		needtool.Path(t, p)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), worldTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(o.timeout, worldTimeout))
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, l: l, next: 8001}
 	for di, domain := range l.domains {
@@ -127,12 +130,10 @@ func build(t *testing.T, l layout, o *worldOptions) *world {
 	for _, room := range o.rooms {
 		o.places[room] = w.find(room)
 	}
-	if o.ready != nil {
-		o.ready(w)
-	}
 	setup, done := context.WithTimeout(ctx, setupTimeout)
 	defer done()
-	w.gw = startGateway(t, setup, w.write(o), len(l.domains)*l.shards)
+	w.write(o)
+	w.gw = startGateway(t, setup, w.path, len(l.domains)*l.shards)
 	return w
 }
 
@@ -160,11 +161,14 @@ func (w *world) startShard(d *deployment, i int, o *worldOptions) *shard {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("jicofo", i+1)
 	}
-	s.focus, err = jicofo.Start(w.ctx, jicofo.Options{
+	jo := jicofo.Options{
 		ComponentAddr: s.prosody.ComponentAddr(), Domain: d.domain, Secret: s.prosody.ComponentSecret,
 		Bridges: []*jvb.Bridge{s.bridge}, ReconnectInterval: 100 * time.Millisecond, Logger: log,
-	})
-	if err != nil {
+	}
+	if o.jicofo != nil {
+		o.jicofo(d, &jo)
+	}
+	if s.focus, err = jicofo.Start(w.ctx, jo); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = s.focus.Close() })
@@ -219,7 +223,7 @@ func (w *world) where(d *deployment, room string) *shard {
 }
 
 // write writes brewline.toml.
-func (w *world) write(o *worldOptions) string {
+func (w *world) write(o *worldOptions) {
 	w.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "[gateway]\nname = \"real\"\n%s\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[http]\nlisten = \"127.0.0.1:0\"\n", o.gateway)
@@ -242,11 +246,10 @@ func (w *world) write(o *worldOptions) string {
 			fmt.Fprintf(&b, "%q = %q\n", p.number, p.name)
 		}
 	}
-	path := filepath.Join(w.t.TempDir(), "brewline.toml")
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	w.path = filepath.Join(w.t.TempDir(), "brewline.toml")
+	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	return path
 }
 
 // in is the same world for a subtest.
