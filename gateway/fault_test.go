@@ -78,6 +78,7 @@ func TestBridgeMoved(t *testing.T) {
 			o := worldOptions{shards: 1, options: quick()}
 			o.dep.Shard.Bridges = 2
 			w := newWorld(t, o)
+			w.moved = true
 			sh := w.deps[0].Shards[0]
 			alice, c := w.inCall(sh, "moving")
 			if err := sh.Focus.MoveRoom("moving@"+sh.MUC(), method); err != nil {
@@ -93,6 +94,7 @@ func TestBridgeMoved(t *testing.T) {
 func TestMovedNowhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	w.moved = true
 	sh := w.deps[0].Shards[0]
 	alice, c := w.inCall(sh, "nowhere")
 	nick := w.nick()
@@ -110,6 +112,7 @@ func TestBridgeDies(t *testing.T) {
 	o.options.Transport.DisconnectedTimeout = 500 * time.Millisecond
 	o.options.Transport.KeepaliveInterval = 100 * time.Millisecond
 	w := newWorld(t, o)
+	w.moved = true
 	sh := w.deps[0].Shards[0]
 	_, c := w.inCall(sh, "crash")
 	room, _ := sh.Focus.Room("crash@" + sh.MUC())
