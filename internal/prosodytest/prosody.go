@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -200,7 +201,7 @@ func (s *Server) choosePorts() error {
 		}
 	}()
 	for _, p := range []*int{&s.ports.HTTP, &s.ports.HTTPS, &s.ports.C2S, &s.ports.Component} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := listen()
 		if err != nil {
 			return err
 		}
@@ -208,6 +209,26 @@ func (s *Server) choosePorts() error {
 		*p = l.Addr().(*net.TCPAddr).Port
 	}
 	return nil
+}
+
+// listen takes a random port below those that the kernel gives to outgoing
+// connections: one of these would else be in the way of a restart.
+func listen() (l net.Listener, err error) {
+	const lowest = 10000
+	first := 0
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &first)
+	}
+	for range 20 {
+		port := 0
+		if first > lowest {
+			port = lowest + rand.IntN(first-lowest)
+		}
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
 }
 
 func (s *Server) run() error {
