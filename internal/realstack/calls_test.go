@@ -9,12 +9,13 @@ import (
 
 	"brewline/internal/jitsitest"
 	"brewline/internal/siptest"
+	"brewline/internal/tone"
 )
 
 // TestCalls has everything that leaves the shards as they are, in one world.
 func TestCalls(t *testing.T) {
 	inLayouts(t, func(t *testing.T, l layout) {
-		o := &worldOptions{header: true, gateway: `alone_answer = "0s"`, rooms: []string{"standup", "retro", "codecs", "lonely"}}
+		o := &worldOptions{header: true, gateway: `alone_answer = "0s"`, rooms: []string{"standup", "retro", "codecs", "lonely", "trio"}}
 		w := build(t, l, o)
 		t.Run("sipp", func(t *testing.T) {
 			t.Parallel()
@@ -35,6 +36,10 @@ func TestCalls(t *testing.T) {
 		t.Run("lonely callers", func(t *testing.T) {
 			t.Parallel()
 			w.in(t).lonelyCallers(o.places["lonely"])
+		})
+		t.Run("three speakers", func(t *testing.T) {
+			t.Parallel()
+			w.in(t).threeSpeakers(o.places["trio"])
 		})
 		t.Run("ambiguous room", func(t *testing.T) {
 			t.Parallel()
@@ -237,4 +242,53 @@ func (w *world) refused(name string, code int) {
 	if !errors.As(err, &status) || status.Code != code {
 		w.t.Errorf("a call to %s: %v, not %d", name, err, code)
 	}
+}
+
+// threeSpeakers has a phone in each place hear one participant, another who
+// joins, a third who joins in one place, and those who stay.
+func (w *world) threeSpeakers(places []place) {
+	tones := [][]int{{440, 700, 1900}, {560, 840, 0}}
+	var there [2][]*jitsitest.Browser
+	var calls []*siptest.Call
+	for i, p := range places {
+		there[i] = append(there[i], w.browser(p, tones[i][0]))
+		calls = append(calls, w.phone(p.name, ours[i]))
+		w.hear("the phone", calls[i], tones[i][0])
+	}
+	for i, p := range places {
+		there[i] = append(there[i], w.browser(p, tones[i][1]))
+		w.hearAll("the phone", calls[i], tones[i][:2]...)
+	}
+	there[0] = append(there[0], w.browser(places[0], tones[0][2]))
+	w.hearAll("the phone", calls[0], tones[0]...)
+	w.must(there[0][1].Close()) // leaves without a source-remove
+	w.await("a participant has left", func() bool { return len(there[0][0].Others()) == 2 })
+	w.hearAll("the phone", calls[0], tones[0][0], tones[0][2])
+	w.hearAll("the other phone", calls[1], tones[1][:2]...)
+	for i := range places {
+		for _, b := range there[i] {
+			w.never("a participant", b.Heard(), 48000, append(tones[1-i][:2:2], ours[1-i])...)
+		}
+		w.hangup(calls[i])
+		w.never("the phone", calls[i].Heard(), calls[i].Rate(), append(tones[1-i][:2:2], ours...)...)
+	}
+}
+
+// hearAll awaits that the last moments of what a phone hears are these tones
+// together and nothing else.
+func (w *world) hearAll(who string, c *siptest.Call, freqs ...int) {
+	w.t.Helper()
+	w.await(fmt.Sprintf("%s hears %v together", who, freqs), func() bool {
+		pcm := c.Heard()
+		last := pcm[max(0, len(pcm)-c.Rate()/5):]
+		sum := 0.0
+		for _, f := range freqs {
+			share := tone.Level(last, c.Rate(), f)
+			if share < 0.5/float64(len(freqs)) {
+				return false
+			}
+			sum += share
+		}
+		return sum > 0.9
+	})
 }

@@ -49,7 +49,10 @@ func startBalancer(t *testing.T, names, addrs []string, header bool) *balancer {
 	if !header {
 		text = headerLine.ReplaceAllString(text, "")
 	}
-	for i, name := range names { // the backend is the last section
+	// The backend is the last section. A shard that refuses connections is dead,
+	// one that is slow on a busy machine is not.
+	text += "    timeout check 30s\n"
+	for i, name := range names {
 		text += fmt.Sprintf("    server %s %s check inter 300ms fall 2 rise 1\n", name, addrs[i])
 	}
 	path := filepath.Join(t.TempDir(), "haproxy.cfg")

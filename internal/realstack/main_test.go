@@ -1,6 +1,7 @@
 package realstack
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +21,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// Most of the time of these tests is spent waiting.
+	_ = flag.Set("test.parallel", "6")
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
