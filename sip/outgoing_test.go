@@ -93,9 +93,16 @@ func TestInviteForked(t *testing.T) {
 		t.Error("the first answer's dialog has ended")
 	default:
 	}
-	answer, result := c.hangUp(out.d)
-	answer(200)
-	if err := receive(t, "the end", result); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- out.d.Bye(testCtx(t), sip.Reason{Cause: 16}) }()
+	for {
+		bye := c.p.awaitRequest(gosip.BYE)
+		c.p.reply(bye, 200, "")
+		if tagOf(bye) == "callee" {
+			break
+		}
+	}
+	if err := receive(t, "the end", ended); err != nil {
 		t.Error(err)
 	}
 }
