@@ -24,10 +24,13 @@ func parseEnv(file string, data []byte) []property {
 			continue
 		}
 		start, raw := line, text[len(m[0]):]
-		for quoteOpen(raw) && src != "" { // a value of several lines
-			text, src = cutLine(src)
-			raw += "\n" + text
-			line++
+		if quoted(raw) && closing(raw[1:], raw[0]) < 0 { // a value of several lines
+			if end := closing(src, raw[0]); end >= 0 {
+				tail, rest := cutLine(src[end:])
+				raw += "\n" + src[:end] + tail
+				src = rest
+				line += strings.Count(raw, "\n")
+			}
 		}
 		value := envValue(raw, vars)
 		vars[m[1]] = value
@@ -36,33 +39,30 @@ func parseEnv(file string, data []byte) []property {
 	return out
 }
 
-// closing returns where a value that begins with a quote ends, or -1.
-func closing(s string) int {
-	for i := 1; i < len(s); i++ {
+// closing returns where the quote ends the value, or -1.
+func closing(s string, quote byte) int {
+	for i := 0; i < len(s); i++ {
 		switch {
-		case s[i] == '\\' && s[0] == '"':
+		case s[i] == '\\' && quote == '"':
 			i++
-		case s[i] == s[0]:
+		case s[i] == quote:
 			return i
 		}
 	}
 	return -1
 }
 
-func quoteOpen(s string) bool {
-	return s != "" && (s[0] == '"' || s[0] == '\'') && closing(s) < 0
-}
+func quoted(s string) bool { return s != "" && (s[0] == '"' || s[0] == '\'') }
 
 func envValue(raw string, vars map[string]string) string {
 	if raw == "" || raw[0] == '#' {
 		return ""
 	}
-	if raw[0] == '"' || raw[0] == '\'' {
-		end := closing(raw)
-		if end < 0 {
-			end = len(raw)
+	if quoted(raw) {
+		inner := raw[1:]
+		if end := closing(inner, raw[0]); end >= 0 {
+			inner = inner[:end]
 		}
-		inner := raw[1:end]
 		if raw[0] == '\'' {
 			return inner
 		}

@@ -33,7 +33,7 @@ func parseProperties(file string, data []byte) ([]property, error) {
 	src := toUTF8(data)
 	for line := 1; src != ""; {
 		start := line
-		var text string
+		var logical []byte
 		for first := true; ; first = false {
 			var part string
 			part, src = cutLine(src)
@@ -42,19 +42,19 @@ func parseProperties(file string, data []byte) ([]property, error) {
 			if first && (part == "" || part[0] == '#' || part[0] == '!') {
 				break
 			}
-			text += part
-			if !endsOddly(part) || src == "" {
+			logical = append(logical, part...)
+			if !endsOddly(part) {
 				break
 			}
-			text = text[:len(text)-1]
+			logical = logical[:len(logical)-1]
+			if src == "" {
+				break
+			}
 		}
-		if endsOddly(text) { // nothing follows it
-			text = text[:len(text)-1]
-		}
-		if text == "" {
+		if len(logical) == 0 {
 			continue
 		}
-		rawKey, rawValue := cutKey(text)
+		rawKey, rawValue := cutKey(string(logical))
 		key, err := unescape(rawKey)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", file, start, err)

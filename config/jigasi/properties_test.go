@@ -59,7 +59,9 @@ func TestParseEnv(t *testing.T) {
 		{"comments", "A=1 # one\nB=1#one\nC=# one\nD='#1' # one\n", "1 A=1|2 B=1#one|3 C=|4 D=#1"},
 		{"quotes", `A="x \"y\" \\ \$Z"` + "\nB='x \\n $A'\nC=\"1\\n2\"", "1 A=x \"y\" \\ $Z|2 B=x \\n $A|3 C=1\n2"},
 		{"lines", "A=\"1\n2\"\nB='3\n4'\nC=5", "1 A=1\n2|3 B=3\n4|5 C=5"},
-		{"never closed", "A=\"1\nB=2", "1 A=1\nB=2"},
+		{"ends of lines within", "A=\"1\r\n2\" # 3\rB=4", "1 A=1\n2|3 B=4"},
+		{"each doubles", "A=" + strings.Repeat("x", maxValue) + "\nB=$A$A\n", "1 A=" + strings.Repeat("x", maxValue) + "|2 B=$A$A"},
+		{"never closed", "A=\"1\nB=2\nC='3'", "1 A=1|2 B=2|3 C=3"},
 		{"variables", "A=1\nB=${A}$A-${C:-x}${C-y}${A:-z}\nC=$$A\nD=$NOPE ${NOPE}\nE=\nF=${E:-e}${E-e}", "1 A=1|2 B=11-xy1|3 C=$A|4 D=$NOPE ${NOPE}|5 E=|6 F=e"},
 		{"line ends", "A=1\r\nB=2\r\n", "1 A=1|2 B=2"},
 	} {
