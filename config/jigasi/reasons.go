@@ -2,6 +2,7 @@ package jigasi
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -10,7 +11,7 @@ type reason struct {
 	keys *regexp.Regexp
 	kind Kind
 	why  string
-	// moot is the value at which nothing changes, whatever the kind.
+	// moot are values, parted by |, at which nothing changes whatever the kind.
 	moot string
 }
 
@@ -43,7 +44,7 @@ var reasons = []reason{
 	{of(jigasiKey + `(?:SIP_MEDIA_DROPPED_THRESHOLD_MS|HANGUP_SIP_ON_MEDIA_DROPPED)`), Changed, "how long a phone may be silent is not a setting", ""},
 	{of(jigasiKey + `TRUSTED_DOMAINS`), Moot, "other gateways are known by the features they announce", ""},
 	{of(jigasiKey + `CONFERENCES_THRESHOLD`), Changed, "stress_level is calls / gateway.max_calls", ""},
-	{of(jigasiKey + `HEALTH_CHECK_.*`), Changed, "no calls are made to check health: /about/health looks at the shards, brewery and trunks", ""},
+	{of(jigasiKey + `HEALTH_CHECK_.*`), Changed, "no calls are made to check health: /about/health says whether shards and trunks can be used", ""},
 	{of(jigasiKey + `rest\..*tls.*`), Changed, "HTTP is served without TLS", ""},
 	{of(jigasiKey + `xmpp\.acc\.(?:USER_ID|PASS|ANONYMOUS_AUTH|UNIQUE_USER_ID|ALLOW_NON_SECURE)`), Moot, "the login of calls follows from the other properties of the account", ""},
 
@@ -54,7 +55,7 @@ var reasons = []reason{
 	{of(sipAccount + `SAVP_OPTION`), Changed, "SRTP is not spoken with phones: a telephone system that insists on it cannot be reached", "0"},
 	{of(sipAccount + `(?:DEFAULT_ENCRYPTION|DEFAULT_SIPZRTP_ATTRIBUTE|MODE_PARANOIA|SDES_CIPHER_SUITES|ENCRYPTION_PROTOCOL\..*|ENCRYPTION_PROTOCOL_STATUS\..*)`), Moot, "audio is not encrypted towards phones; SAVP_OPTION says whether it had to be", ""},
 	{of(sipAccount + `CLIENT_TLS_CERTIFICATE`), Changed, "SIP over TLS is not spoken here", ""},
-	{of(sipAccount + `DTMF_METHOD`), Changed, "digits come and go as telephone-event, and by INFO", "AUTO_DTMF"},
+	{of(sipAccount + `DTMF_METHOD`), Changed, "digits are telephone-event", "AUTO_DTMF|RTP_DTMF"},
 	{of(sipAccount + `(?:DTMF_.*)`), Moot, "digits are as long as they were pressed", ""},
 	{of(sipAccount + `(?:ConfigHeader\..*)`), Changed, "no headers of the operator's own are added to calls that go out", ""},
 	{of(sipAccount + `HEARTBEAT_SECONDS`), Changed, "no heartbeat is sent over INFO", "-1"},
@@ -106,7 +107,7 @@ func (im *importer) leftovers() {
 		for _, r := range reasons {
 			if r.keys.MatchString(key) {
 				kind, why = r.kind, r.why
-				if r.moot != "" && strings.EqualFold(r.moot, strings.TrimSpace(p.value)) {
+				if slices.Contains(strings.Split(r.moot, "|"), canonical(p.value)) {
 					kind, why = Moot, "is as Brewline does anyway"
 				}
 				break
@@ -114,4 +115,13 @@ func (im *importer) leftovers() {
 		}
 		im.note(kind, key, "%s", why)
 	}
+}
+
+// canonical writes a value as the table does: switches in lower case.
+func canonical(value string) string {
+	value = strings.TrimSpace(value)
+	if strings.EqualFold(value, "true") || strings.EqualFold(value, "false") {
+		return strings.ToLower(value)
+	}
+	return value
 }
