@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -75,19 +76,21 @@ func (l *loader) checkGateway(main place, c *Config) {
 	if len(c.SIP.Listen) == 0 && !l.wrongAt(at) {
 		l.add(at, "is empty", "write where SIP is received, as udp://0.0.0.0:5060")
 	}
-	seen := map[string]place{}
+	seen, secure := map[string]place{}, false
 	for i, s := range c.SIP.Listen {
 		if l.wrongAt(at.at(i)) {
 			continue
 		}
-		if _, _, err := SplitListener(s); err != nil {
+		if ln, err := ParseListener(s); err != nil {
 			what, remedy, _ := cutLast(err.Error(), ": ")
 			l.add(at.at(i), what, remedy)
 		} else {
+			secure = secure || ln.Network == "tls" || ln.Network == "wss"
 			l.unique(seen, at.at(i), s, "listener")
 		}
 	}
-	if a := c.SIP.Advertise; a != "" && hostPort(a, false) != nil && !isDomain(a) && !isAddr(a) {
+	l.checkSIPTLS(main.key("sip.tls"), c.SIP.TLS, secure)
+	if a := c.SIP.Advertise; a != "" && !isAdvertise(a) {
 		l.add(main.key("sip.advertise"), fmt.Sprintf("%q is neither a host nor host:port", a), "write it as 198.51.100.7 or gw.example.org:5060")
 	}
 	h := reflect.ValueOf(c.SIP.Headers)
@@ -96,6 +99,26 @@ func (l *loader) checkGateway(main place, c *Config) {
 			if at := main.key("sip.headers").key(key).at(i); !isToken(name) && !l.wrongAt(at) {
 				l.add(at, fmt.Sprintf("%q cannot be the name of a header", name), "write letters, digits and dashes")
 			}
+		}
+	}
+}
+
+// checkSIPTLS reads the certificates, which secure listeners need.
+func (l *loader) checkSIPTLS(at place, t SIPTLS, needed bool) {
+	switch {
+	case t.Certificate == "" && t.Key == "" && !needed:
+	case t.Certificate == "":
+		l.add(at.key("certificate"), "is missing", "name the file of the certificate chain in PEM, which tls and wss listeners need")
+	case t.Key == "":
+		l.add(at.key("key"), "is missing", "name the file of the certificate's private key in PEM")
+	default:
+		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
+			l.add(at.key("certificate"), strings.TrimPrefix(err.Error(), "tls: "), "name files with a certificate and its key in PEM that the user of the service may read")
+		}
+	}
+	if t.ClientCA != "" {
+		if _, err := (TLS{CA: t.ClientCA}).Config(); err != nil {
+			l.add(at.key("client_ca"), err.Error(), "name a file with certificates in PEM that the user of the service may read")
 		}
 	}
 }
@@ -331,8 +354,9 @@ func (l *loader) checkTrunks(at place, c *Config) {
 
 func (l *loader) checkTrunk(at place, t *Trunk, c *Config) {
 	if t.Address != "" && !isSIPAddress(t.Address) && !l.wrongAt(at.key("address")) {
-		l.add(at.key("address"), fmt.Sprintf("%q is no SIP address", t.Address), "write it as sip:pbx.example.org:5060;transport=udp (or tcp)")
+		l.add(at.key("address"), fmt.Sprintf("%q is no SIP address", t.Address), "write it as sip:pbx.example.org:5060;transport=udp (or tcp, tls, ws, wss)")
 	}
+	l.checkPeer(at, t)
 	if t.Deployment != "" && c.Deployment(t.Deployment) == nil {
 		l.add(at.key("deployment"), fmt.Sprintf("no deployment is named %q", t.Deployment), l.deploymentHint(c))
 	}
@@ -456,7 +480,8 @@ func isSIPAddress(s string) bool {
 	if !ok || (!isDomain(rest) && !isAddr(strings.Trim(rest, "[]")) && hostPort(rest, false) != nil) {
 		return false
 	}
-	return params == "" || params == "transport=udp" || params == "transport=tcp"
+	transport, ok := strings.CutPrefix(params, "transport=")
+	return params == "" || ok && slices.Contains([]string{"udp", "tcp", "tls", "ws", "wss"}, transport)
 }
 
 func isRSAKey(s Secret) bool {
@@ -470,4 +495,47 @@ func isRSAKey(s Secret) bool {
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	_, isRSA := key.(*rsa.PrivateKey)
 	return err == nil && isRSA
+}
+
+// checkPeer looks at how a trunk is reached and let in.
+func (l *loader) checkPeer(at place, t *Trunk) {
+	if len(t.Match) == 0 && t.AcceptUsername == "" && len(t.Register) == 0 && t.Address == "" && !l.wrongAt(at.key("match")) && !l.isWrong(at) {
+		l.add(at.key("match"), "is missing", "write the source addresses of the peer; or accept_username, register or address")
+	}
+	if t.Proxy != "" && !isSIPAddress(t.Proxy) && !l.wrongAt(at.key("proxy")) {
+		l.add(at.key("proxy"), fmt.Sprintf("%q is no SIP address", t.Proxy), "write it as sip:proxy.example.org:5060;transport=udp")
+	}
+	if t.Advertise != "" && !isAdvertise(t.Advertise) {
+		l.add(at.key("advertise"), fmt.Sprintf("%q is neither a host nor host:port", t.Advertise), "write it as 198.51.100.7 or gw.example.org:5060")
+	}
+	seen := map[string]place{}
+	for i, r := range t.Register {
+		here := at.key("register").at(i)
+		if !isSIPAddress(r) && !l.wrongAt(here) {
+			l.add(here, fmt.Sprintf("%q is no SIP address", r), "write it as sip:registrar.example.org")
+		}
+		l.unique(seen, here, r, "registrar")
+	}
+	if len(t.Register) > 0 && t.Username == "" {
+		l.add(at.key("username"), "is missing", "write the user that registers")
+	}
+	if (t.AcceptUsername == "") != (t.AcceptPassword == "") && !l.wrongAt(at.key("accept_password")) {
+		l.add(at.key("accept_username"), "accept_username and accept_password go together", "write both, or neither to let in the addresses of match alone")
+	}
+	if d := t.SessionTimer.Duration; d != 0 && d < 90*time.Second && !l.wrongAt(at.key("session_timer")) {
+		l.add(at.key("session_timer"), fmt.Sprintf("%s is too short", t.SessionTimer), "write 90s or more (RFC 4028), or 0s for none")
+	}
+	if _, err := t.TLS.Config(); err != nil {
+		l.add(at.key("tls.ca"), err.Error(), "name a file with certificates in PEM that the user of the service may read")
+	}
+	for i := range t.DID {
+		d := &t.DID[i]
+		d.re = l.pattern(at.key("did").at(i).key("pattern"), d.Pattern)
+		l.checkReferences(at.key("did").at(i).key("room"), d.re, d.Room)
+	}
+	for i := range t.Mask {
+		m := &t.Mask[i]
+		m.re = l.pattern(at.key("mask").at(i).key("pattern"), m.Pattern)
+		l.checkReferences(at.key("mask").at(i).key("show"), m.re, m.Show)
+	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"regexp"
 )
 
 // Config is a whole configuration. As [Load] returns it, every default is
@@ -57,11 +58,22 @@ type HTTP struct {
 
 // SIP describes the user agent.
 type SIP struct {
-	Listen        []string `toml:"listen" restart:"true" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port or tcp://address:port."`
+	Listen        []string `toml:"listen" restart:"true" default:"udp://0.0.0.0:5060,tcp://0.0.0.0:5060" doc:"Where SIP is received: udp://address:port, or tcp, tls, ws or wss in the place of udp. A listener of its own address for Contact and Via has it behind: tls://0.0.0.0:5061?advertise=gw.example.org:5061."`
 	Advertise     string   `toml:"advertise" restart:"true" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
-	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent."`
+	TLS           SIPTLS   `toml:"tls" doc:"Certificates for tls and wss."`
+	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent. Where a trunk has accept_username, it is challenged first."`
+	BanAfter      int      `toml:"ban_after" restart:"true" min:"0" default:"20" unit:"requests" doc:"Refused requests or failed challenges of one address, within ban_time, after which nothing of it is read for ban_time. 0: nobody is banned."`
+	BanTime       Duration `toml:"ban_time" restart:"true" min:"1s" default:"10m" doc:"How long a ban lasts, and how long a refusal counts. The addresses of match are never banned."`
 	UserAgent     string   `toml:"user_agent" restart:"true" default:"Brewline" doc:"Value of the User-Agent and Server headers. Empty: none."`
 	Headers       Headers  `toml:"headers" doc:"Names of the headers of an INVITE that are read, compared without case; the first one present counts."`
+}
+
+// SIPTLS are the certificates of SIP over TLS and secure WebSocket. Files that
+// change are read again.
+type SIPTLS struct {
+	Certificate string `toml:"certificate" restart:"true" doc:"File of the certificate chain in PEM, which tls and wss listeners show, and calls over tls to peers that ask for one."`
+	Key         string `toml:"key" restart:"true" doc:"File of its private key in PEM."`
+	ClientCA    string `toml:"client_ca" restart:"true" doc:"File of certificates in PEM. With it, peers of tls listeners must show a certificate that one of these has signed."`
 }
 
 // Headers are the names under which an INVITE says where it wants to go.
@@ -165,24 +177,67 @@ type TLS struct {
 
 // Trunk is a SIP peer.
 type Trunk struct {
-	Name        string            `toml:"name" required:"true" doc:"Name of the trunk."`
-	Match       []netip.Prefix    `toml:"match" required:"true" doc:"Source addresses, as 192.0.2.10 or 192.0.2.0/24. No address may belong to two trunks."`
-	Address     string            `toml:"address" doc:"The peer as sip:host:port;transport=udp. check sends OPTIONS there."`
-	Deployment  string            `toml:"deployment" doc:"Deployment of all calls of this trunk. Empty: room, domain header or tenant must select one."`
-	Tenant      string            `toml:"tenant" doc:"Tenant of calls that name none."`
-	Rooms       map[string]string `toml:"rooms" doc:"Room for a called number, when no header names one. The room may be a full JID."`
-	DefaultRoom string            `toml:"default_room" doc:"Room when neither header nor number tells."`
-	Shard       string            `toml:"shard" doc:"Shard of all calls of this trunk; nobody is asked then."`
-	Codecs      []string          `toml:"codecs" default:"opus,g722,pcma,pcmu" doc:"Codecs, best first: opus, g722, pcma, pcmu."`
-	Ptime       Duration          `toml:"ptime" min:"10ms" max:"60ms" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
-	Username    string            `toml:"username" doc:"User for the digest challenge of calls that go out."`
-	Password    Secret            `toml:"password" doc:"Password for it."`
-	FromUser    string            `toml:"from_user" doc:"User part of From in calls that go out."`
-	FromDomain  string            `toml:"from_domain" derived:"the local address" doc:"Host of From in calls that go out."`
-	EarlyMedia  bool              `toml:"early_media" default:"false" doc:"Whether the audio of a 183, before the answer, is heard in the room."`
-	DialTimeout Duration          `toml:"dial_timeout" min:"1s" default:"60s" doc:"How long a call that goes out may ring."`
-	MaxCalls    int               `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
+	Name           string            `toml:"name" required:"true" doc:"Name of the trunk."`
+	Match          []netip.Prefix    `toml:"match" doc:"Source addresses, as 192.0.2.10 or 192.0.2.0/24. No address may belong to two trunks."`
+	Address        string            `toml:"address" doc:"The peer as sip:host:port;transport=udp (tcp, tls, ws or wss). Without a port its SRV and NAPTR records are followed (RFC 3263)."`
+	Proxy          string            `toml:"proxy" doc:"Outbound proxy through which everything goes to the peer, as sip:host:port;transport=udp."`
+	Probe          Duration          `toml:"probe" default:"30s" doc:"How often OPTIONS asks the peer whether it is there. While it does not answer, nothing is dialled over the trunk. 0s asks never."`
+	TLS            TLS               `toml:"tls" doc:"How the peer's certificate is checked, for calls over tls and wss."`
+	Advertise      string            `toml:"advertise" derived:"sip.advertise" doc:"Host or host:port for Contact and Via towards this peer."`
+	Deployment     string            `toml:"deployment" doc:"Deployment of all calls of this trunk. Empty: room, domain header or tenant must select one."`
+	Tenant         string            `toml:"tenant" doc:"Tenant of calls that name none."`
+	Rooms          map[string]string `toml:"rooms" doc:"Room for a called number, when no header names one. The room may be a full JID."`
+	DID            []DID             `toml:"did" doc:"Rooms for called numbers by pattern, tried in order after rooms."`
+	URIRooms       bool              `toml:"uri_rooms" default:"false" doc:"Whether the user part of the called URI is the room, as in sip:standup@gw.example.org, when no header, rooms or did tells."`
+	DefaultRoom    string            `toml:"default_room" doc:"Room when neither header nor number tells."`
+	Shard          string            `toml:"shard" doc:"Shard of all calls of this trunk; nobody is asked then."`
+	Trusted        bool              `toml:"trusted" default:"false" doc:"Whether P-Asserted-Identity, Remote-Party-ID and Privacy tell the caller's name and number (RFC 3325), instead of From."`
+	Mask           []Mask            `toml:"mask" doc:"What the conference sees in the place of a number; the first pattern that matches counts."`
+	Codecs         []string          `toml:"codecs" default:"opus,g722,pcma,pcmu" doc:"Codecs, best first: opus, g722, pcma, pcmu."`
+	Ptime          Duration          `toml:"ptime" min:"10ms" max:"60ms" default:"20ms" doc:"Audio in a packet, if the peer asks for nothing else: 10 to 60 ms, in tens."`
+	DTMF           string            `toml:"dtmf" default:"auto" oneof:"auto,rtp,info,inband" doc:"How keys of the meeting reach the phone: rtp, telephone-event (RFC 4733); info, SIP INFO; inband, tones; auto, rtp if agreed on, else tones. Keys of the phone are understood in all three ways."`
+	ComfortNoise   bool              `toml:"comfort_noise" default:"true" doc:"Whether comfort noise (RFC 3389) is offered and accepted for G.711 and G.722."`
+	HoldMusic      bool              `toml:"hold_music" default:"false" doc:"Whether the meeting hears what a phone that holds the call goes on sending, such as its music. Otherwise it hears silence."`
+	SRTP           string            `toml:"srtp" default:"off" oneof:"off,optional,required" doc:"Encryption of the audio. optional: what comes encrypted is answered so, calls that go out offer it and accept a refusal; required: nothing else."`
+	SRTPKeys       string            `toml:"srtp_keys" default:"sdes" oneof:"sdes,dtls" doc:"How calls that go out agree on keys: sdes in the session description (RFC 4568), for which tls should carry it; dtls with ICE (RFC 5763), as WebRTC phones need. Calls that come in may use either."`
+	MediaAdvertise netip.Addr        `toml:"media_advertise" derived:"media.phone.advertise" doc:"Address for audio given to this peer."`
+	Username       string            `toml:"username" doc:"User for the digest challenge of calls that go out, and for register."`
+	Password       Secret            `toml:"password" doc:"Password for it."`
+	Register       []string          `toml:"register" doc:"Registrars, as sip:example.org or sip:host:port;transport=tls, at each of which the trunk registers. The addresses they resolve to are let in like those of match."`
+	Expires        Duration          `toml:"register_expires" min:"30s" default:"5m" doc:"For how long a registration is asked; it is refreshed in time."`
+	AcceptUsername string            `toml:"accept_username" doc:"User by whose digest a peer of another address than those of match is let in. With both, those of match are challenged as well."`
+	AcceptPassword Secret            `toml:"accept_password" doc:"Password for it."`
+	FromUser       string            `toml:"from_user" derived:"the user, where the trunk registers" doc:"User part of From in calls that go out."`
+	FromDomain     string            `toml:"from_domain" derived:"the local address; where the trunk registers, the first registrar's host" doc:"Host of From in calls that go out."`
+	SessionTimer   Duration          `toml:"session_timer" default:"30m" doc:"Session-Expires that is asked for (RFC 4028): a call whose peer has vanished ends by then. At least 90s; 0s asks for none."`
+	Reliable       string            `toml:"reliable" default:"supported" oneof:"off,supported,required" doc:"Reliable provisional responses (100rel, RFC 3262): off, used where the peer asks, or required of it in calls that go out."`
+	Transfer       bool              `toml:"transfer" default:"false" doc:"Whether the peer may transfer the phone leg by REFER or Replaces (RFC 3515, RFC 3891). A REFER's target must be allowed by a dial rule."`
+	EarlyMedia     bool              `toml:"early_media" default:"false" doc:"Whether the audio of a 183, before the answer, is heard in the room."`
+	DialTimeout    Duration          `toml:"dial_timeout" min:"1s" default:"60s" doc:"How long a call that goes out may ring."`
+	MaxCalls       int               `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`
 }
+
+// DID maps called numbers to rooms by pattern.
+type DID struct {
+	Pattern string `toml:"pattern" required:"true" doc:"Regular expression (Go's) that the whole called number, or user part, must match. Separators between digits are taken off before."`
+	Room    string `toml:"room" required:"true" doc:"The room; $1 or ${name} stand for parts of the pattern. It may be a full JID."`
+
+	re *regexp.Regexp `toml:"-"`
+}
+
+// Regexp is the pattern, anchored at both ends.
+func (d *DID) Regexp() *regexp.Regexp { return d.re }
+
+// Mask hides parts of numbers from the conference.
+type Mask struct {
+	Pattern string `toml:"pattern" required:"true" doc:"Regular expression (Go's) that the whole number must match."`
+	Show    string `toml:"show" required:"true" doc:"What is shown; $1 or ${name} stand for parts of the pattern: '$1 ••• $2'."`
+
+	re *regexp.Regexp `toml:"-"`
+}
+
+// Regexp is the pattern, anchored at both ends.
+func (m *Mask) Regexp() *regexp.Regexp { return m.re }
 
 // Deployment returns the deployment of that name, or nil.
 func (c *Config) Deployment(name string) *Deployment {

@@ -17,6 +17,7 @@ type DialRule struct {
 	Trunks    []string `toml:"trunks" doc:"Trunks over which it is dialled, in the order in which they are tried. Each needs an address."`
 	Number    string   `toml:"number" derived:"the number as matched" doc:"What is dialled; $1 or ${name} stand for parts of the pattern, $$ for a dollar sign."`
 	MaxCalls  int      `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls of the rule at once. 0: no limit of its own."`
+	Redirects int      `toml:"redirects" min:"0" max:"5" default:"0" doc:"How many 301 and 302 of a called party are followed. The new number must be allowed by a rule, as if it had been asked for."`
 	PerMinute int      `toml:"per_minute" min:"0" default:"0" unit:"calls" doc:"New calls of the rule in a minute. 0: no limit."`
 
 	re *regexp.Regexp `toml:"-"`
@@ -30,12 +31,10 @@ func (l *loader) checkDial(at place, c *Config) {
 	for i := range c.Dial {
 		r, at := &c.Dial[i], at.at(i)
 		l.unique(names, at.key("name"), r.Name, "dial rule")
-		re, err := regexp.Compile("^(?:" + r.Pattern + ")$")
-		if err != nil {
-			l.add(at.key("pattern"), strings.TrimPrefix(err.Error(), "error parsing regexp: "), "write a regular expression, as \\+49\\d+ in single quotes")
-			re = regexp.MustCompile(`$.`) // matches nothing
+		re := l.pattern(at.key("pattern"), r.Pattern)
+		if r.re = re; re == nil {
+			r.re = regexp.MustCompile(`$.`) // matches nothing
 		}
-		r.re = re
 		for j, name := range r.Shards {
 			if !l.known(c, name) {
 				l.add(at.key("shards").at(j), fmt.Sprintf("no shard is named %q", name), "name one of the shards, or leave shards out for all of them")
@@ -52,21 +51,32 @@ func (l *loader) checkDial(at place, c *Config) {
 		if !r.Deny && len(r.Trunks) == 0 && !l.wrongAt(at.key("trunks")) {
 			l.add(at.key("trunks"), "is empty", "name the trunks over which it is dialled, or write deny = true")
 		}
-		if err == nil {
-			l.checkReferences(at.key("number"), r)
-		}
+		l.checkReferences(at.key("number"), re, r.Number)
 	}
+}
+
+// pattern compiles a pattern that the whole of a number must match, nil if it
+// is none.
+func (l *loader) pattern(at place, s string) *regexp.Regexp {
+	re, err := regexp.Compile("^(?:" + s + ")$")
+	if err != nil && !l.wrongAt(at) {
+		l.add(at, strings.TrimPrefix(err.Error(), "error parsing regexp: "), "write a regular expression, as \\+49\\d+ in single quotes")
+	}
+	return re
 }
 
 // partReference is what [regexp.Regexp.Expand] takes for one, and "$$".
 var partReference = regexp.MustCompile(`\$(?:\{(\w+)\}|(\w+)|\$)`)
 
 // checkReferences looks for parts that the pattern does not have.
-func (l *loader) checkReferences(at place, r *DialRule) {
-	for _, m := range partReference.FindAllStringSubmatch(r.Number, -1) {
+func (l *loader) checkReferences(at place, re *regexp.Regexp, template string) {
+	if re == nil {
+		return
+	}
+	for _, m := range partReference.FindAllStringSubmatch(template, -1) {
 		name := m[1] + m[2]
-		known := name == "" || r.re.SubexpIndex(name) >= 0
-		for n := range r.re.NumSubexp() + 1 {
+		known := name == "" || re.SubexpIndex(name) >= 0
+		for n := range re.NumSubexp() + 1 {
 			known = known || fmt.Sprint(n) == name
 		}
 		if !known {

@@ -108,6 +108,11 @@ func (l *loader) wrongAt(at place) bool {
 	})
 }
 
+// isWrong says whether there is a problem with the place itself.
+func (l *loader) isWrong(at place) bool {
+	return slices.ContainsFunc(l.problems, func(p located) bool { return p.path == at.path && p.File == at.doc.file })
+}
+
 func (l *loader) err() error {
 	slices.SortStableFunc(l.problems, func(a, b located) int {
 		return cmp.Or(cmp.Compare(l.order[a.File], l.order[b.File]), cmp.Compare(a.Line, b.Line))

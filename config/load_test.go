@@ -75,6 +75,7 @@ url    = "https://meet.example.org/http-bind"
 		Log:  Log{Level: "info", Format: "text"},
 		HTTP: HTTP{Listen: "127.0.0.1:8788"},
 		SIP: SIP{Listen: []string{"udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"}, UnknownSource: "reject", UserAgent: "Brewline",
+			BanAfter: 20, BanTime: Duration{10 * time.Minute},
 			Headers: Headers{
 				Room:     []string{"Jitsi-Conference-Room", "X-Room-Name"},
 				Password: []string{"Jitsi-Conference-Room-Pass", "X-Room-Pass"},
@@ -92,6 +93,8 @@ url    = "https://meet.example.org/http-bind"
 		Trunks: []Trunk{{Name: "pbx",
 			Match:  []netip.Prefix{netip.MustParsePrefix("192.0.2.10/32"), netip.MustParsePrefix("2001:db8::/32")},
 			Codecs: []string{"opus", "g722", "pcma", "pcmu"}, Ptime: Duration{20 * time.Millisecond},
+			Probe: Duration{30 * time.Second}, DTMF: "auto", ComfortNoise: true, SRTP: "off", SRTPKeys: "sdes",
+			Expires: Duration{5 * time.Minute}, SessionTimer: Duration{30 * time.Minute}, Reliable: "supported",
 			DialTimeout: Duration{time.Minute}}},
 	}
 	if diff := cmp.Diff(want, c, cmpopts.IgnoreFields(Config{}, "Path", "Files"), cmpopts.IgnoreUnexported(Config{}),

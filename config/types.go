@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,22 +112,41 @@ func (r PortRange) Overlaps(o PortRange) bool {
 	return r.Len() > 0 && o.Len() > 0 && r.Min <= o.Max && o.Min <= r.Max
 }
 
-// SplitListener takes a listener such as udp://0.0.0.0:5060 apart into
-// "udp" and "0.0.0.0:5060".
-func SplitListener(s string) (network, address string, err error) {
+// Listener is one entry of sip.listen.
+type Listener struct {
+	Network   string // udp, tcp, tls, ws or wss
+	Address   string // ip:port
+	Advertise string // host[:port] for Via and Contact, "": sip.advertise
+}
+
+// ParseListener reads a listener such as tls://0.0.0.0:5061?advertise=gw.example.org.
+func ParseListener(s string) (Listener, error) {
 	network, address, ok := strings.Cut(s, "://")
-	if !ok || (network != "udp" && network != "tcp") {
-		return "", "", fmt.Errorf("%q is no listener: write udp://address:port or tcp://address:port", s)
+	if !ok || !slices.Contains([]string{"udp", "tcp", "tls", "ws", "wss"}, network) {
+		return Listener{}, fmt.Errorf("%q is no listener: write udp://address:port, or tcp, tls, ws or wss in the place of udp", s)
 	}
+	address, query, _ := strings.Cut(address, "?")
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", "", fmt.Errorf("%q has no address and port: write %s://0.0.0.0:5060", s, network)
+		return Listener{}, fmt.Errorf("%q has no address and port: write %s://0.0.0.0:5060", s, network)
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
-		return "", "", fmt.Errorf("%q: %q is no IP address: write one of this host's, or 0.0.0.0 for all", s, host)
+		return Listener{}, fmt.Errorf("%q: %q is no IP address: write one of this host's, or 0.0.0.0 for all", s, host)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", fmt.Errorf("%q: %q is no port: write a number up to 65535", s, port)
+		return Listener{}, fmt.Errorf("%q: %q is no port: write a number up to 65535", s, port)
 	}
-	return network, address, nil
+	l := Listener{Network: network, Address: address}
+	if query != "" {
+		var key string
+		if key, l.Advertise, _ = strings.Cut(query, "="); key != "advertise" || !isAdvertise(l.Advertise) {
+			return Listener{}, fmt.Errorf("%q: %q is not understood: write ?advertise=host or ?advertise=host:port", s, query)
+		}
+	}
+	return l, nil
+}
+
+// isAdvertise says whether s is a host, an address or either with a port.
+func isAdvertise(s string) bool {
+	return hostPort(s, false) == nil || isDomain(s) || isAddr(s)
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,11 +114,13 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	so := g.o.SIP
 	so.Listen = nil
 	for _, l := range cfg.SIP.Listen {
-		network, address, err := config.SplitListener(l)
+		ln, err := config.ParseListener(l)
 		if err != nil {
 			return err
 		}
-		so.Listen = append(so.Listen, sip.Listener{Network: network, Address: address, Advertise: cfg.SIP.Advertise})
+		so.Listen = append(so.Listen, sip.Listener{
+			Network: ln.Network, Address: ln.Address, Advertise: cmp.Or(ln.Advertise, cfg.SIP.Advertise),
+		})
 	}
 	so.Match = g.match
 	so.UnknownSource = cfg.SIP.UnknownSource

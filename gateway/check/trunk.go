@@ -41,8 +41,8 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 func options(ctx context.Context, cfg *config.Config, t *config.Trunk, o Options) error {
 	bind := netip.IPv4Unspecified()
 	if len(cfg.SIP.Listen) > 0 {
-		if _, address, err := config.SplitListener(cfg.SIP.Listen[0]); err == nil {
-			if ap, err := netip.ParseAddrPort(address); err == nil {
+		if l, err := config.ParseListener(cfg.SIP.Listen[0]); err == nil {
+			if ap, err := netip.ParseAddrPort(l.Address); err == nil {
 				bind = ap.Addr()
 			}
 		}
