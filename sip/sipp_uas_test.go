@@ -72,8 +72,9 @@ func TestSIPpCalled(t *testing.T) {
 				t.Fatal(err)
 			}
 			u := newUA(t, func(d *sip.Dialog) { _ = d.Reject(480, sip.Reason{}) }, func(o *sip.Options) {
-				// As in TestSIPp: sipp does not tell a repetition from what follows.
-				o.T1, o.T2 = 200*time.Millisecond, 800*time.Millisecond
+				// sipp takes a repetition for something unexpected where another
+				// message came in between.
+				o.T1, o.T2 = time.Second, 4*time.Second
 				if tt.t1 != 0 {
 					o.T1, o.T2 = tt.t1, 8*tt.t1
 				}
