@@ -480,10 +480,11 @@ func (c *Call) Ended() <-chan EndInfo { return c.ended }
 func (c *Call) end(info EndInfo) {
 	c.end1.Do(func() {
 		c.media.close()
-		time.AfterFunc(64*c.p.o.T1, func() {
-			c.p.mu.Lock()
-			defer c.p.mu.Unlock()
-			delete(c.p.calls, c.callID)
+		p, id := c.p, c.callID // not the call, with all that it heard
+		time.AfterFunc(64*p.o.T1, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.calls, id)
 		})
 		close(c.over)
 		c.ended <- info

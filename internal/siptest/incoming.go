@@ -178,7 +178,8 @@ func (in *Incoming) respond(code int, reason string, body []byte, headers ...str
 	in.last = m.bytes()
 	if code >= 200 {
 		in.final = code
-		time.AfterFunc(64*in.p.o.T1, in.forget)
+		p, key := in.p, in.key // not the call, with all that it heard
+		time.AfterFunc(64*p.o.T1, func() { p.forget(key) })
 	}
 	if !in.ignored {
 		in.reply(in.last)
@@ -186,10 +187,10 @@ func (in *Incoming) respond(code int, reason string, body []byte, headers ...str
 	return nil
 }
 
-func (in *Incoming) forget() {
-	in.p.mu.Lock()
-	defer in.p.mu.Unlock()
-	delete(in.p.in, in.key)
+func (p *Phone) forget(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.in, key)
 }
 
 func (in *Incoming) contact() string {

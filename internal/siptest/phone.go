@@ -148,6 +148,10 @@ func (p *Phone) Close() error {
 		a.call.end(EndInfo{Err: errClosed})
 	}
 	p.wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.calls) // what waits for the end of 64·T1 holds no recordings
+	clear(p.in)
 	return nil
 }
 
