@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 		var done func()
 		if route, done, err = g.plan.Admit(r.Shard.Name(), number); err == nil {
 			free = done
+			out.Redirect = g.redirects(r, number, route.Redirects, &free)
 		}
 	}
 	out.To, out.Refused = number, err
@@ -89,6 +91,34 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 		},
 	}
 	g.run(id, o)
+}
+
+// redirects follows a callee's 301 and 302, at most so many times and never
+// back to a number that was dialled. Each new number needs a rule as if it had
+// been asked for; free gives back the place of the last one. It is used by one
+// goroutine at a time.
+func (g *Gateway) redirects(r *brewery.DialRequest, number string, most int, free *func()) func(string) ([]call.Target, error) {
+	dialled := []string{number}
+	return func(contact string) ([]call.Target, error) {
+		number, err := dialplan.OfContact(contact)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(dialled) > most:
+			return nil, fmt.Errorf("no more than %d redirections are followed", most)
+		case slices.Contains(dialled, number):
+			return nil, errors.New("redirected in a circle")
+		}
+		dialled = append(dialled, number)
+		(*free)()
+		*free = func() {}
+		route, done, err := g.plan.Admit(r.Shard.Name(), number)
+		if err != nil {
+			return nil, err
+		}
+		*free = done
+		return g.targets(g.cfg.Load(), r, route)
+	}
 }
 
 // targets are the trunks of a route that can take a call now.
@@ -200,7 +230,7 @@ func (g *Gateway) applyRules(cfg *config.Config) {
 		r := &cfg.Dial[i]
 		rules = append(rules, dialplan.Rule{
 			Name: r.Name, Shards: r.Shards, Pattern: r.Regexp(), Deny: r.Deny, Trunks: r.Trunks,
-			Number: r.Number, MaxCalls: r.MaxCalls, PerMinute: r.PerMinute,
+			Number: r.Number, MaxCalls: r.MaxCalls, PerMinute: r.PerMinute, Redirects: r.Redirects,
 		})
 	}
 	g.plan.SetRules(rules)

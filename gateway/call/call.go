@@ -375,6 +375,8 @@ func (c *Call) handle(e any) {
 		c.promptOver(e.prompt)
 	case dialedEvent:
 		c.dialed(e)
+	case redirectedEvent:
+		c.redirected(e)
 	case progressEvent:
 		c.progress(e.code)
 	case *sip.Reoffer:

@@ -103,6 +103,9 @@ func (c *Call) startLeg(sh *brewery.Shard, loc brewery.Location) (*leg, error) {
 	o.Exists = loc.How == brewery.HowAsked
 	o.DisplayName, o.Initiator = c.o.DisplayName, c.initiator()
 	o.Audio = l.audio
+	if sh != nil {
+		o.Region = sh.Config().Region
+	}
 	o.Logger = c.log.With("shard", l.name)
 	o.On = func(e conference.Event) { c.box.post(legEvent{l, e}) }
 	if sh != nil {

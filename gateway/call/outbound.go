@@ -33,6 +33,9 @@ type Outbound struct {
 	To      string   // normalised number, shown to the conference
 	Headers []xmpp.Header
 	Targets []Target
+	// Redirect finds the way to where a 301 or 302 sends the call, by the URI of
+	// its Contact. It may block; one is under way at a time.
+	Redirect func(contact string) ([]Target, error)
 	// Refused says why the number must not be dialled: the conference is told,
 	// the phone never rings, and no other gateway is to be asked.
 	Refused error
@@ -53,7 +56,12 @@ type (
 		leg *phone.Leg
 		err error
 	}
-	progressEvent struct{ code int }
+	progressEvent   struct{ code int }
+	redirectedEvent struct {
+		targets []Target
+		err     error // why it is not followed
+		answer  error // what the callee said
+	}
 )
 
 // goOut begins a call that goes out: the conference leg joins the room on the
@@ -145,9 +153,42 @@ func (c *Call) dialed(e dialedEvent) {
 		c.dial()
 		return
 	}
+	if contact := redirection(e.err); contact != "" && c.out.Redirect != nil {
+		c.wg.Go(func() {
+			targets, err := c.out.Redirect(contact)
+			c.box.post(redirectedEvent{targets, err, e.err})
+		})
+		return
+	}
+	c.notReached(e.err)
+}
+
+func (c *Call) notReached(err error) {
 	var end End
-	end, c.out.failed = calleeEnd(e.err)
-	c.box.end(ending{end: end, detail: e.err, phoneGone: true})
+	end, c.out.failed = calleeEnd(err)
+	c.box.end(ending{end: end, detail: err, phoneGone: true})
+}
+
+// redirection is where the callee's side sends the call instead, "" if nowhere
+// (RFC 3261 §21.3).
+func redirection(err error) string {
+	var s *sip.StatusError
+	if errors.As(err, &s) && (s.Code == 301 || s.Code == 302) {
+		return s.Contact
+	}
+	return ""
+}
+
+// redirected goes on where the callee's side sends the call.
+func (c *Call) redirected(e redirectedEvent) {
+	if e.err != nil || c.cur == nil {
+		c.log.Warn("redirection not followed", "why", e.err)
+		c.notReached(e.answer)
+		return
+	}
+	c.log.Info("redirected")
+	c.out.Targets, c.out.target, c.out.ringing = e.targets, 0, false
+	c.dial()
 }
 
 // unreachable says whether another trunk may do better: not if the callee

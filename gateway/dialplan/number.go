@@ -53,6 +53,17 @@ func Normalize(raw string) (string, error) {
 	return user + "@" + host, nil
 }
 
+// OfContact is the number to which a 301 or 302 sends a call: the user part of
+// the Contact's URI, normalised. Where that user is to be found is the trunk's
+// business, as for every number. Errors: ErrNumber.
+func OfContact(uri string) (string, error) {
+	user, _, isAddress := strings.Cut(uri, "@")
+	if !isAddress && !strings.HasPrefix(strings.ToLower(uri), "tel:") {
+		return "", fmt.Errorf("%w: %q has no user part", ErrNumber, uri)
+	}
+	return Normalize(user)
+}
+
 // digits drops visual separators (RFC 3966 §5.1.1); false if it is no number.
 func digits(s string) (string, bool) {
 	var b strings.Builder

@@ -19,6 +19,7 @@ type Rule struct {
 	Number    string   // dial string; $1 and ${name} come from the pattern
 	MaxCalls  int      // at once, 0: no limit
 	PerMinute int      // new calls in a minute, 0: no limit
+	Redirects int      // how many 301 and 302 of a callee are followed
 }
 
 // Why a destination is refused. Each is wrapped with detail.
@@ -30,9 +31,10 @@ var (
 
 // Route is where an allowed call goes.
 type Route struct {
-	Rule   string
-	Trunks []string // in order
-	Number string   // what is dialled: a user part, or user@host
+	Rule      string
+	Trunks    []string // in order
+	Number    string   // what is dialled: a user part, or user@host
+	Redirects int      // how many 301 and 302 are followed
 }
 
 // Plan is the rules in force and what was dialled by them. It is safe for
@@ -103,7 +105,7 @@ func (p *Plan) Admit(shard, destination string) (route Route, release func(), er
 		if r.Number != "" {
 			number = string(r.Pattern.ExpandString(nil, r.Number, destination, m))
 		}
-		return Route{Rule: r.Name, Trunks: r.Trunks, Number: number}, release, nil
+		return Route{Rule: r.Name, Trunks: r.Trunks, Number: number, Redirects: r.Redirects}, release, nil
 	}
 	return Route{}, nil, ErrNoRule
 }

@@ -35,11 +35,28 @@ func TestNormalize(t *testing.T) {
 	}
 }
 
+func TestOfContact(t *testing.T) {
+	for in, want := range map[string]string{
+		"sip:+49-30-123@192.0.2.1:5060;user=phone": "+4930123", "sip:112@[2001:db8::1]": "112", "tel:+49-30-123": "+4930123",
+		"sip:%2B4930@pbx.example": "+4930", "sip:alice@example.org": "", "sip:192.0.2.1": "", "": "", "@": "", "sip:@h": "",
+		"https://192.0.2.1/@x": "",
+	} {
+		if got, err := OfContact(in); got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrNumber) {
+			t.Errorf("%q becomes %q, %v; want %q", in, got, err, want)
+		}
+	}
+}
+
 func FuzzNormalize(f *testing.F) {
 	for _, s := range []string{"+49 30 1", "sip:a@b", "tel:1;x=y", "%2B1@[::1]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		if got, err := OfContact(s); err == nil {
+			if again, err := Normalize(got); err != nil || again != got || strings.Contains(got, "@") {
+				t.Errorf("the Contact %q becomes %q, %v", s, got, err)
+			}
+		}
 		got, err := Normalize(s)
 		if err != nil {
 			return

@@ -70,6 +70,7 @@ type Browser struct {
 
 	mu      sync.Mutex
 	others  map[string]string // nick to last presence
+	said    []Status
 	leg     *leg
 	invites int
 	why     error // of gone
@@ -357,6 +358,7 @@ func (b *Browser) handlePresence(s client.Stanza, who string) {
 			delete(b.others, who)
 		} else {
 			b.others[who] = s.XML
+			b.noteStatus(who, s.XML)
 		}
 	}
 }
@@ -573,6 +575,36 @@ func (b *Browser) PresenceOf(nick string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.others[nick]
+}
+
+// Status is what an occupant says in its presence.
+type Status struct{ Nick, Text string }
+
+// Statuses are all that other occupants said so far, in order, each change
+// once.
+func (b *Browser) Statuses() []Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.said)
+}
+
+// noteStatus needs b.mu.
+func (b *Browser) noteStatus(nick, presence string) {
+	var p struct {
+		Status string `xml:"jabber:client status"`
+	}
+	if xml.Unmarshal([]byte(presence), &p) != nil || p.Status == "" {
+		return
+	}
+	for _, s := range slices.Backward(b.said) {
+		if s.Nick == nick {
+			if s.Text == p.Status {
+				return
+			}
+			break
+		}
+	}
+	b.said = append(b.said, Status{nick, p.Status})
 }
 
 // Invites counts the sessions that it accepted so far.
