@@ -13,7 +13,8 @@ import (
 type Hints struct {
 	Trunk  *config.Trunk // nil: any deployment, no defaults
 	Room   string        // header: a name, tenant/name, [tenant]name, or a full room JID
-	Number string        // called number, looked up in the trunk's rooms when Room is empty
+	User   string        // user part of the called URI, for the trunk's rooms when Room is empty
+	To     string        // user part of To, where User is none of the trunk's numbers
 	Domain string        // header: XMPP domain
 	Tenant string        // header
 }
@@ -106,9 +107,7 @@ func (h Hints) read() (wish, error) {
 	var err error
 	raw := strings.TrimSpace(h.Room)
 	if raw == "" && h.Trunk != nil {
-		if raw = strings.TrimSpace(h.Trunk.Rooms[h.Number]); raw == "" {
-			raw = strings.TrimSpace(h.Trunk.DefaultRoom)
-		}
+		raw = h.byNumber()
 	}
 	if raw == "" {
 		return w, h.noRoom()
@@ -165,13 +164,31 @@ func (h Hints) read() (wish, error) {
 	return w, nil
 }
 
+// byNumber is the room that the trunk has for what was called: by rooms, by
+// did, by the URI itself, else its default.
+//
+// The called number is the user part of the request URI. Where that is none of
+// the trunk's, as with a carrier that puts the user of our registration there,
+// To names it.
+func (h Hints) byNumber() string {
+	for _, called := range []string{h.User, h.To} {
+		if room := h.Trunk.RoomFor(called); room != "" {
+			return room
+		}
+	}
+	if user := strings.TrimSpace(h.User); h.Trunk.URIRooms && user != "" {
+		return user
+	}
+	return strings.TrimSpace(h.Trunk.DefaultRoom)
+}
+
 func (h Hints) noRoom() error {
 	switch {
 	case h.Trunk == nil:
 		return fmt.Errorf("%w: the call names none", ErrNoRoom)
-	case len(h.Trunk.Rooms) > 0 && h.Number != "":
-		return fmt.Errorf("%w: the call has no room header, number %s is not in rooms of trunk %s, which has no default_room",
-			ErrNoRoom, shown(h.Number), h.Trunk.Name)
+	case len(h.Trunk.Rooms)+len(h.Trunk.DID) > 0 && h.User != "":
+		return fmt.Errorf("%w: the call has no room header, number %s is not in rooms or did of trunk %s, which has no default_room",
+			ErrNoRoom, shown(h.User), h.Trunk.Name)
 	}
 	return fmt.Errorf("%w: the call has no room header, and trunk %s has no default_room", ErrNoRoom, h.Trunk.Name)
 }

@@ -20,6 +20,7 @@ func TestResolve(t *testing.T) {
 	prod := &config.Trunk{Name: "pbx", Deployment: "prod", Rooms: map[string]string{
 		"100": "Sales", "101": "acme/Sales", "102": "sales@conference.meet.example"}, DefaultRoom: "lobby"}
 	any := &config.Trunk{Name: "any"}
+	uri := &config.Trunk{Name: "uri", Deployment: "prod", URIRooms: true, DefaultRoom: "lobby"}
 	acme := &config.Trunk{Name: "acme", Deployment: "prod", Tenant: "Acme"}
 
 	for _, c := range []struct {
@@ -61,11 +62,16 @@ func TestResolve(t *testing.T) {
 		{Hints{Trunk: any, Room: "standup", Tenant: "globex"}, "prod", "standup", "globex"},
 		{Hints{Room: "standup@conference.odd.example"}, "odd", "standup", ""},
 		// The trunk's rooms.
-		{Hints{Trunk: prod, Number: "100"}, "prod", "sales", ""},
-		{Hints{Trunk: prod, Number: "101"}, "prod", "sales", "acme"},
-		{Hints{Trunk: prod, Number: "102"}, "prod", "sales", ""},
-		{Hints{Trunk: prod, Number: "999"}, "prod", "lobby", ""},
-		{Hints{Trunk: prod, Number: "100", Room: "standup"}, "prod", "standup", ""},
+		{Hints{Trunk: prod, User: "100"}, "prod", "sales", ""},
+		{Hints{Trunk: prod, User: "101"}, "prod", "sales", "acme"},
+		{Hints{Trunk: prod, User: "102"}, "prod", "sales", ""},
+		{Hints{Trunk: prod, User: "999"}, "prod", "lobby", ""},
+		{Hints{Trunk: prod, User: "100", Room: "standup"}, "prod", "standup", ""},
+		{Hints{Trunk: prod, User: "registered", To: "100"}, "prod", "sales", ""},
+		{Hints{Trunk: prod, User: "100", To: "102"}, "prod", "sales", ""},
+		{Hints{Trunk: uri, User: "acme/StandUp"}, "prod", "standup", "acme"},
+		{Hints{Trunk: uri, User: "standup@conference.meet.example", To: "7"}, "prod", "standup", ""},
+		{Hints{Trunk: uri, To: "7"}, "prod", "lobby", ""},
 	} {
 		d, r, err := s.Resolve(c.h)
 		if err != nil {
@@ -84,7 +90,7 @@ func TestResolve(t *testing.T) {
 	}{
 		{Hints{}, ErrNoRoom, "the call names none"},
 		{Hints{Trunk: any, Room: " "}, ErrNoRoom, "trunk any has no default_room"},
-		{Hints{Trunk: &config.Trunk{Name: "x", Rooms: map[string]string{"1": "a"}}, Number: "2"}, ErrNoRoom, `number "2" is not in rooms`},
+		{Hints{Trunk: &config.Trunk{Name: "x", Rooms: map[string]string{"1": "a"}}, User: "2"}, ErrNoRoom, `number "2" is not in rooms`},
 		{Hints{Trunk: prod, Room: "!!!"}, ErrBadRoom, "empty"},
 		{Hints{Trunk: prod, Room: "a/b/c"}, ErrBadRoom, "more than a tenant and a room"},
 		{Hints{Trunk: prod, Room: "https://meet.example/standup"}, ErrBadRoom, ""},
@@ -158,7 +164,7 @@ func FuzzResolve(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, room, domain, tenant, number string) {
 		for _, trunk := range []*config.Trunk{nil, {Name: "t", Deployment: "lab", Rooms: map[string]string{"1": "R"}}} {
-			d, r, err := s.Resolve(Hints{Trunk: trunk, Room: room, Domain: domain, Tenant: tenant, Number: number})
+			d, r, err := s.Resolve(Hints{Trunk: trunk, Room: room, Domain: domain, Tenant: tenant, User: number})
 			if err != nil {
 				if !errors.Is(err, ErrNoRoom) && !errors.Is(err, ErrNoDeployment) && !errors.Is(err, ErrAmbiguous) {
 					t.Fatalf("untyped error %v", err)

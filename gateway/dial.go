@@ -77,7 +77,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	ct := g.conferenceTimers(cfg)
 	o := call.Options{
 		ID: id, Out: out, Trunk: trunk.Name, Deployment: r.Deployment, Room: r.Conference,
-		Password: r.Password, DisplayName: number, Mask: cfg.Gateway.Mask,
+		Password: r.Password, DisplayName: calleeName(cfg, trunk, number), Mask: cfg.Gateway.Mask,
 		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,

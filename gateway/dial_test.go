@@ -24,7 +24,7 @@ func dialWorld(t *testing.T, o worldOptions, rules string) (*world, *siptest.Pho
 		o.options.Call.StatusStays = 300 * time.Millisecond
 	}
 	o.brewery = true
-	o.trunk += fmt.Sprintf("\naddress = %q", address(p))
+	o.trunk = fmt.Sprintf("address = %q\n", address(p)) + o.trunk
 	o.more = rules
 	w := newWorld(t, o)
 	w.await("every Jicofo sees a gateway", func() bool {

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"strings"
 	"time"
 
 	"brewline/brewery"
@@ -47,7 +46,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 	}
 	h := cfg.SIP.Headers
 	hints := brewery.Hints{
-		Trunk: trunk, Room: header(d, h.Room), Number: called(d, trunk),
+		Trunk: trunk, Room: header(d, h.Room), User: d.RequestUser(), To: d.To().User,
 		Domain: header(d, h.Domain), Tenant: header(d, h.Tenant),
 	}
 	dep, room, err := g.set.Resolve(hints)
@@ -74,7 +73,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		ID: id, Dialog: d, Trunk: trunk.Name, Deployment: dep, Room: room, Told: told,
 		Password:    header(d, h.Password),
 		Credentials: brewery.Credentials{Token: header(d, h.Token), UserID: header(d, h.UserID)},
-		DisplayName: displayName(d.From()),
+		DisplayName: callerName(trunk, d),
 		Mask:        cfg.Gateway.Mask,
 		Phone:       g.phoneOptions(cfg, trunk),
 		Pacer:       g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
@@ -117,25 +116,6 @@ func (g *Gateway) phoneOptions(cfg *config.Config, t *config.Trunk) phone.Option
 	}
 }
 
-// called is the called number as the trunk's map of rooms may have it.
-func called(d *sip.Dialog, t *config.Trunk) string {
-	user := d.RequestUser()
-	if _, ok := t.Rooms[user]; ok {
-		return user
-	}
-	return digits(user)
-}
-
-// digits strips what people put between the digits of a number.
-func digits(s string) string {
-	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune(" -./()", r) {
-			return -1
-		}
-		return r
-	}, s)
-}
-
 // header is the value of the first of these headers that is present.
 func header(d *sip.Dialog, names []string) string {
 	for _, n := range names {
@@ -144,17 +124,6 @@ func header(d *sip.Dialog, names []string) string {
 		}
 	}
 	return ""
-}
-
-// displayName is what the conference sees: the caller's name, else number.
-func displayName(p sip.Party) string {
-	switch {
-	case p.Display != "":
-		return p.Display
-	case p.User != "":
-		return p.User
-	}
-	return p.Host
 }
 
 func (g *Gateway) transport(cfg *config.Config) transport.ConferenceOptions {

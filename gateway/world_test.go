@@ -170,7 +170,7 @@ func (w *world) write(without string) {
 			}
 		}
 		if len(w.deps) == 1 {
-			trunk += "\ndeployment = \"dep1\""
+			trunk = "deployment = \"dep1\"\n" + trunk
 		}
 	}
 	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", trunk)

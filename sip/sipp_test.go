@@ -40,6 +40,7 @@ func TestSIPp(t *testing.T) {
 		{"refused", "tcp", 10, false},
 		{"bye-from-us", "udp", 10, false},
 		{"bye-from-us", "tcp", 10, false},
+		{"identity", "udp", 5, false},
 		{"options", "udp", 10, false},
 		{"options", "tcp", 10, false},
 		{"unknown", "udp", 1, true},
@@ -151,6 +152,10 @@ func sippOwner(t *testing.T) func(*sip.Dialog) {
 		case "ring":
 			<-d.Done()
 			return
+		case "identity":
+			if id := d.Identity(); id.Display != `Alice "A", B` || id.User != "+49301" || !id.NumberHidden || !id.NameHidden {
+				t.Errorf("%+v", id)
+			}
 		case "refuse":
 			if err := d.Reject(404, sip.Reason{Cause: 1, Text: "no such room"}); err != nil {
 				t.Error(err)
