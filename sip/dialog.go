@@ -107,7 +107,6 @@ type Dialog struct {
 	invite *sip.Request // only read; of a call that we made a mirror image
 	id     dialogID
 
-	outgoing           bool
 	username, password string // for challenges
 
 	local netip.AddrPort
@@ -164,6 +163,7 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 		return nil, errTooMany
 	}
 	u.dialogs[d.id] = d
+	u.called[d.f.peer.Addr()]++
 	u.mu.Unlock()
 	tx.onCancel(d.id.local, d.cancelled)
 	// RFC 3261 §13.3.1: an INVITE may say how long it is worth an answer.
@@ -189,9 +189,7 @@ func (d *Dialog) remove() {
 		return
 	}
 	delete(d.u.dialogs, d.id)
-	if d.outgoing {
-		d.u.forgetCalled(d.f.peer.Addr())
-	}
+	d.u.forgetCalled(d.f.peer.Addr())
 }
 
 // CallID returns the Call-ID.

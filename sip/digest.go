@@ -106,20 +106,9 @@ var hashes = map[string]func(string) string{
 // parseChallenge reads a value of WWW-Authenticate or Proxy-Authenticate. Not
 // ok: it is none that we can answer.
 func parseChallenge(v string) (challenge, bool) {
-	scheme, list, _ := strings.Cut(strings.TrimSpace(v), " ")
-	if !strings.EqualFold(scheme, "Digest") {
+	ps, ok := digestParams(v)
+	if !ok {
 		return challenge{}, false
-	}
-	ps := map[string]string{}
-	for _, p := range splitQuoted(list, ',') {
-		k, val, ok := strings.Cut(p, "=")
-		k, val = strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(val)
-		if n := len(val); n >= 2 && val[0] == '"' && val[n-1] == '"' {
-			val = val[1 : n-1]
-		}
-		if _, dup := ps[k]; ok && !dup {
-			ps[k] = val
-		}
 	}
 	c := challenge{realm: ps["realm"], nonce: ps["nonce"], algorithm: ps["algorithm"], stale: strings.EqualFold(ps["stale"], "true")}
 	c.opaque, c.opaqueGiven = ps["opaque"]
@@ -139,6 +128,27 @@ func parseChallenge(v string) (challenge, bool) {
 		}
 	}
 	return c, c.hash != nil && c.nonce != ""
+}
+
+// digestParams reads the parameters of a challenge or of credentials, by name
+// in lower case, quotes taken off. Not ok: they are not of scheme Digest.
+func digestParams(v string) (map[string]string, bool) {
+	scheme, list, _ := strings.Cut(strings.TrimSpace(v), " ")
+	if !strings.EqualFold(scheme, "Digest") {
+		return nil, false
+	}
+	ps := map[string]string{}
+	for _, p := range splitQuoted(list, ',') {
+		k, val, ok := strings.Cut(p, "=")
+		k, val = strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(val)
+		if n := len(val); n >= 2 && val[0] == '"' && val[n-1] == '"' {
+			val = val[1 : n-1]
+		}
+		if _, dup := ps[k]; ok && !dup {
+			ps[k] = val
+		}
+	}
+	return ps, true
 }
 
 // answer returns the value of Authorization for a request.

@@ -10,7 +10,7 @@ import (
 
 func TestLimiter(t *testing.T) {
 	now := time.Unix(1000, 0)
-	l := newLimiter(10, 3)
+	l := newLimiter(10, 3, 0)
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	for i, tt := range []struct {
 		addr  netip.Addr
@@ -33,7 +33,7 @@ func TestLimiter(t *testing.T) {
 // have been quiet make room.
 func TestLimiterBound(t *testing.T) {
 	now := time.Unix(1000, 0)
-	l := newLimiter(1, 2)
+	l := newLimiter(1, 2, 0)
 	flood := func(n int) (allowed int) {
 		ip := [4]byte{10}
 		for i := range n {

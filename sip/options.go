@@ -25,6 +25,15 @@ type Options struct {
 	// UnknownSource says what a source without a trunk gets: "reject" (403
 	// without a dialog, the default) or "drop" (silence).
 	UnknownSource string
+	// Accounts are peers that are let in by digest (RFC 3261 §22). While there
+	// are some, sources without a trunk are challenged, and so are those of a
+	// trunk that has an account. nil: none.
+	Accounts func() []Account
+	// After BanAfter requests of an address without a trunk that were refused
+	// or challenged in vain within BanTime (10 min), nothing of it is read for
+	// BanTime. An IPv6 address stands for its /64. 0: nobody is banned.
+	BanAfter int
+	BanTime  time.Duration
 
 	// Ready decides the answer to OPTIONS: 200, or 503 with Retry-After.
 	Ready func() (ok bool, retryAfter time.Duration)
@@ -50,9 +59,11 @@ type Options struct {
 	MaxTransactions int
 
 	// Rate and Burst bound the messages a second taken from one address of a
-	// trunk (2000, 4000); UnknownRate and UnknownBurst the answers a second
-	// given to an address without one (5, 10). What is over is dropped.
+	// trunk (2000, 4000); UnknownRate and UnknownBurst those of an address
+	// without one (5, 10), UnknownTotal those of all such addresses together
+	// (500). What is over is dropped unread.
 	Rate, UnknownRate   float64
+	UnknownTotal        float64
 	Burst, UnknownBurst int
 
 	Logger *slog.Logger
@@ -85,11 +96,18 @@ func (o Options) withDefaults() Options {
 	if o.UnknownRate <= 0 {
 		o.UnknownRate = 5
 	}
+	if o.UnknownTotal <= 0 {
+		o.UnknownTotal = 500
+	}
+	def(&o.BanTime, 10*time.Minute)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Match == nil {
 		o.Match = func(netip.AddrPort) (string, bool) { return "", true }
+	}
+	if o.Accounts == nil {
+		o.Accounts = func() []Account { return nil }
 	}
 	if o.Ready == nil {
 		o.Ready = func() (bool, time.Duration) { return true, 0 }

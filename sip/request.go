@@ -61,16 +61,22 @@ func (u *UA) malformed(f flow, req *sip.Request, code int, err error) {
 	_ = f.send(u.response(f, req, reply{code: code, tag: token(10), headers: []Header{u.warning(f, err.Error())}}), responseAddr(f, req))
 }
 
-// refuse answers a stranger, without a transaction or a dialog.
-func (u *UA) refuse(f flow, req *sip.Request) {
-	if code, err := invalid(req); code != 0 || req.Method == sip.ACK {
+// refuse gives a stranger the answer that strangers get, without a transaction
+// or a dialog. Who has heard from us already is not met with silence.
+func (u *UA) refuse(f flow, s source, req *sip.Request) {
+	u.offend(f.peer.Addr())
+	if code, err := invalid(req); code != 0 || req.Method == sip.ACK || u.o.UnknownSource == "drop" && !s.peer {
 		u.stats.dropped.Add(1)
 		u.note("message from an unknown source dropped", "source", f.peer, "err", err)
 		return
 	}
 	u.stats.refused.Add(1)
 	u.note("request from an unknown source refused", "source", f.peer, "method", req.Method)
-	_ = f.send(u.response(f, req, reply{code: 403, tag: token(10), headers: Reason{Cause: 21, Text: "unknown source"}.headers()}), responseAddr(f, req))
+	u.answerStranger(f, req, "unknown source")
+}
+
+func (u *UA) answerStranger(f flow, req *sip.Request, why string) {
+	_ = f.send(u.response(f, req, reply{code: 403, tag: token(10), headers: Reason{Cause: 21, Text: why}.headers()}), responseAddr(f, req))
 }
 
 func (u *UA) warning(f flow, text string) Header {

@@ -182,21 +182,9 @@ func (u *UA) datagram(f flow, b []byte) {
 	if len(b) < 16 || b[0] <= ' ' {
 		return // keep-alives: CRLF, zeros (RFC 5626), STUN
 	}
-	trunk, known := u.o.Match(f.peer)
-	f.trunk = trunk
-	called := !known && u.calls(f.peer.Addr())
-	response := bytes.HasPrefix(b, []byte("SIP/2.0 "))
-	switch {
-	case known, called:
-		if !u.trunkLimit.allow(f.peer.Addr(), u.now()) {
-			u.stats.limited.Add(1)
-			return
-		}
-	case !response && u.o.UnknownSource == "drop":
-		u.stats.dropped.Add(1)
-		return
-	case !u.strangerLimit.allow(f.peer.Addr(), u.now()):
-		u.stats.dropped.Add(1)
+	s := u.source(f.peer)
+	f.trunk = s.trunk
+	if !u.admit(s, f.peer, bytes.HasPrefix(b, []byte("SIP/2.0 "))) {
 		return
 	}
 	oversize := len(b) > u.o.MaxMessage
@@ -207,16 +195,10 @@ func (u *UA) datagram(f flow, b []byte) {
 	switch m := msg.(type) {
 	case *sip.Request:
 		m.SetSource(f.peer.String())
-		switch {
-		case oversize:
-			u.malformed(f, m, sip.StatusMessageTooLarge, errors.New("message too large"))
-		case !known && !(called && err == nil && u.inOutgoing(f, m)):
-			u.refuse(f, m)
-		case err != nil:
-			u.malformed(f, m, sip.StatusBadRequest, err)
-		default:
-			u.handleRequest(f, m)
+		if oversize {
+			err = sip.ErrMessageTooLarge
 		}
+		u.take(f, s, m, err)
 	case *sip.Response:
 		if err == nil {
 			u.handleResponse(m)
@@ -225,32 +207,10 @@ func (u *UA) datagram(f flow, b []byte) {
 		u.malformed(f, nil, 0, err)
 	default:
 		u.malformed(f, nil, 0, err)
+		if !s.known {
+			u.offend(f.peer.Addr())
+		}
 	}
-}
-
-// calls reports whether we are calling somebody at addr. What comes from there
-// is limited as a trunk's, and is taken if it belongs to such a call.
-func (u *UA) calls(addr netip.Addr) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.called[addr] > 0
-}
-
-// forgetCalled undoes one increment of u.called. u.mu is held.
-func (u *UA) forgetCalled(addr netip.Addr) {
-	if u.called[addr]--; u.called[addr] <= 0 {
-		delete(u.called, addr)
-	}
-}
-
-// inOutgoing reports whether a request of somebody without a trunk belongs to
-// a call that we made there.
-func (u *UA) inOutgoing(f flow, req *sip.Request) bool {
-	if code, _ := invalid(req); code != 0 {
-		return false
-	}
-	d := u.dialog(req)
-	return d != nil && d.outgoing && d.f.peer.Addr() == f.peer.Addr()
 }
 
 // parse reads one message. On an error it may still return what it had read.
@@ -271,6 +231,15 @@ type tcpConn struct {
 	c      net.Conn
 	peer   netip.AddrPort
 	closed atomic.Bool
+
+	stranger atomic.Bool // counted in UA.strangers
+}
+
+// introduce marks the connection as a peer's.
+func (c *tcpConn) introduce() {
+	if c.stranger.CompareAndSwap(true, false) {
+		c.u.strangers.Add(-1)
+	}
 }
 
 func (c *tcpConn) close() {
@@ -314,22 +283,40 @@ func (l *listener) accept() {
 			continue
 		}
 		peer := unmap(ap)
-		_, known := u.o.Match(peer)
-		known = known || u.calls(peer.Addr())
-		switch {
-		case known && u.conns.Load() >= int64(u.o.MaxConnections),
-			!known && (u.o.UnknownSource == "drop" || u.conns.Load() >= int64(u.o.MaxConnections)/8 ||
-				!u.strangerLimit.allow(peer.Addr(), u.now())):
-			u.stats.dropped.Add(1)
+		if !u.welcome(peer) {
 			_ = c.Close()
 			continue
 		}
-		u.adopt(l, c, peer)
+		s := u.source(peer)
+		u.adopt(l, c, peer, !s.known && !s.peer)
 	}
 }
 
+// welcome decides whether a connection is accepted. Strangers get no more than
+// one in eight of them.
+func (u *UA) welcome(a netip.AddrPort) bool {
+	s := u.source(a)
+	banned, _ := u.record.ask(a.Addr(), u.now())
+	switch {
+	case s.known || s.peer:
+		if u.conns.Load() < int64(u.o.MaxConnections) {
+			return true
+		}
+	case banned:
+		u.stats.banned.Add(1)
+		return false
+	case u.o.UnknownSource == "drop" && len(u.o.Accounts()) == 0:
+	case u.strangers.Load() < int64(u.o.MaxConnections)/8 && u.conns.Load() < int64(u.o.MaxConnections):
+		if u.strangerLimit.allow(a.Addr(), u.now()) {
+			return true
+		}
+	}
+	u.stats.dropped.Add(1)
+	return false
+}
+
 // adopt starts serving a connection.
-func (u *UA) adopt(l *listener, c net.Conn, peer netip.AddrPort) *tcpConn {
+func (u *UA) adopt(l *listener, c net.Conn, peer netip.AddrPort, stranger bool) *tcpConn {
 	tc := &tcpConn{u: u, ln: l, c: c, peer: peer}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -339,9 +326,14 @@ func (u *UA) adopt(l *listener, c net.Conn, peer netip.AddrPort) *tcpConn {
 	}
 	u.tcp[peer] = tc
 	u.conns.Add(1)
+	if stranger {
+		tc.stranger.Store(true)
+		u.strangers.Add(1)
+	}
 	u.wg.Go(func() {
 		tc.read()
 		tc.close()
+		tc.introduce()
 		u.conns.Add(-1)
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -363,8 +355,7 @@ func (c *tcpConn) read() {
 	for {
 		// A message that has begun must be complete in 64·T1.
 		idle := u.o.IdleTimeout
-		_, known := u.o.Match(c.peer)
-		if partial || !known && !u.calls(c.peer.Addr()) {
+		if s := u.source(c.peer); partial || !s.known && !s.peer {
 			idle = 64 * u.o.T1
 		}
 		_ = c.c.SetReadDeadline(time.Now().Add(idle))
@@ -420,30 +411,16 @@ func (c *tcpConn) next(s *sip.ParserStream) (msg sip.Message, err error) {
 func (c *tcpConn) message(msg sip.Message, err error) bool {
 	u := c.u
 	u.stats.received.Add(1)
-	trunk, known := u.o.Match(c.peer)
-	f := flow{ln: c.ln, conn: c, peer: c.peer, trunk: trunk}
-	called := !known && u.calls(c.peer.Addr())
-	switch {
-	case (known || called) && !u.trunkLimit.allow(c.peer.Addr(), u.now()):
-		u.stats.limited.Add(1)
-		return true
-	case !known && !called && !u.strangerLimit.allow(c.peer.Addr(), u.now()):
-		u.stats.dropped.Add(1)
-		return false
+	s := u.source(c.peer)
+	f := flow{ln: c.ln, conn: c, peer: c.peer, trunk: s.trunk}
+	_, response := msg.(*sip.Response)
+	if !u.admit(s, c.peer, response) {
+		return s.known || s.peer
 	}
 	switch m := msg.(type) {
 	case *sip.Request:
 		m.SetSource(c.peer.String())
-		switch {
-		case errors.Is(err, sip.ErrMessageTooLarge):
-			u.malformed(f, m, sip.StatusMessageTooLarge, err)
-		case err != nil:
-			u.malformed(f, m, sip.StatusBadRequest, err)
-		case !known && !(called && u.inOutgoing(f, m)):
-			u.refuse(f, m)
-		default:
-			u.handleRequest(f, m)
-		}
+		u.take(f, s, m, err)
 	case *sip.Response:
 		if err == nil {
 			u.handleResponse(m)
@@ -453,6 +430,9 @@ func (c *tcpConn) message(msg sip.Message, err error) bool {
 			err = errors.New("no message")
 		}
 		u.malformed(f, nil, 0, err)
+		if !s.known {
+			u.offend(c.peer.Addr())
+		}
 	}
 	return err == nil
 }
@@ -499,7 +479,7 @@ func (u *UA) connect(d *dialling, l *listener, addr netip.AddrPort) {
 	}
 	nc, err := nd.DialContext(ctx, "tcp", addr.String())
 	if d.err = err; err == nil {
-		d.c = u.adopt(l, nc, addr)
+		d.c = u.adopt(l, nc, addr, false)
 	}
 	u.mu.Lock()
 	delete(u.dialling, addr)

@@ -23,9 +23,12 @@ type UA struct {
 	listeners []*listener
 
 	trunkLimit, strangerLimit *limiter
+	record                    *record
+	nonces                    *nonces
 	gate                      logGate
 	stats                     counters
 	conns                     atomic.Int64
+	strangers                 atomic.Int64 // of conns
 
 	ctx  context.Context // ends at Close
 	stop context.CancelFunc
@@ -41,12 +44,12 @@ type UA struct {
 	tcp     map[netip.AddrPort]*tcpConn
 
 	dialling map[netip.AddrPort]*dialling
-	called   map[netip.Addr]int // where requests and calls of ours go to
+	called   map[netip.Addr]int // with whom we have dialogs, or requests under way
 	calling  int                // Invites that run
 }
 
 type counters struct {
-	received, malformed, dropped, refused, limited atomic.Uint64
+	received, malformed, dropped, refused, limited, banned, challenged, failed atomic.Uint64
 }
 
 // Stats are counters of a user agent since it began, and what it holds now.
@@ -56,6 +59,12 @@ type Stats struct {
 	Dropped   uint64 // from unknown sources, without an answer
 	Refused   uint64 // from unknown sources, answered with 403
 	Limited   uint64 // from a trunk, over its rate
+	Banned    uint64 // from banned addresses, not read
+	// Challenged counts requests answered with 401, Failed those with a wrong
+	// user or password.
+	Challenged, Failed uint64
+
+	BannedAddresses int
 
 	Dialogs            int
 	ServerTransactions int
@@ -69,7 +78,8 @@ func (u *UA) Stats() Stats {
 	defer u.mu.Unlock()
 	return Stats{
 		Received: u.stats.received.Load(), Malformed: u.stats.malformed.Load(), Dropped: u.stats.dropped.Load(),
-		Refused: u.stats.refused.Load(), Limited: u.stats.limited.Load(),
+		Refused: u.stats.refused.Load(), Limited: u.stats.limited.Load(), Banned: u.stats.banned.Load(),
+		Challenged: u.stats.challenged.Load(), Failed: u.stats.failed.Load(), BannedAddresses: u.record.bans(u.now()),
 		Dialogs: len(u.dialogs), ServerTransactions: len(u.txs), ClientTransactions: len(u.clients), Connections: len(u.tcp),
 	}
 }
@@ -88,7 +98,8 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 	o = o.withDefaults()
 	u := &UA{
 		o: o, log: o.Logger, parser: sip.NewParser(),
-		trunkLimit: newLimiter(o.Rate, o.Burst), strangerLimit: newLimiter(o.UnknownRate, o.UnknownBurst),
+		trunkLimit: newLimiter(o.Rate, o.Burst, 0), strangerLimit: newLimiter(o.UnknownRate, o.UnknownBurst, o.UnknownTotal),
+		record: newRecord(o.BanAfter, o.BanTime), nonces: newNonces(time.Now()),
 		txs: map[string]*serverTx{}, loops: map[string]struct{}{}, clients: map[string]*clientTx{},
 		dialogs: map[dialogID]*Dialog{}, tcp: map[netip.AddrPort]*tcpConn{},
 		dialling: map[netip.AddrPort]*dialling{}, called: map[netip.Addr]int{},
@@ -174,8 +185,6 @@ func (u *UA) spawn(f func()) bool {
 	return true
 }
 
-func (u *UA) now() time.Time { return time.Now() }
-
 // pause waits, and reports whether the user agent is still open.
 func (u *UA) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -197,6 +206,8 @@ func (u *UA) note(kind string, args ...any) {
 		u.log.Warn("sip: "+kind, args...)
 	}
 }
+
+func (u *UA) now() time.Time { return time.Now() }
 
 // token returns a random token of n characters.
 func token(n int) string {

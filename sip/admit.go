@@ -1,0 +1,134 @@
+package sip
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// source is what is known of where a message came from before it is read.
+type source struct {
+	trunk string
+	known bool // an address of the trunk
+	peer  bool // of no trunk, but we have a call or a request there, or somebody there has proved to be a peer
+}
+
+func (u *UA) source(a netip.AddrPort) (s source) {
+	if s.trunk, s.known = u.o.Match(a); s.known {
+		return s
+	}
+	_, good := u.record.ask(a.Addr(), u.now())
+	s.peer = good || u.calls(a.Addr())
+	return s
+}
+
+// admit decides whether a message is read at all: the allow-list, the bans and
+// the limits act before anything is parsed.
+func (u *UA) admit(s source, a netip.AddrPort, response bool) bool {
+	now := u.now()
+	if s.known || s.peer {
+		if !u.trunkLimit.allow(a.Addr(), now) {
+			u.stats.limited.Add(1)
+			return false
+		}
+		return true
+	}
+	banned, _ := u.record.ask(a.Addr(), now)
+	switch {
+	case banned:
+		u.stats.banned.Add(1)
+		return false
+	case !response && u.o.UnknownSource == "drop" && len(u.o.Accounts()) == 0,
+		!u.strangerLimit.allow(a.Addr(), now):
+		u.stats.dropped.Add(1)
+		return false
+	}
+	return true
+}
+
+// take decides who serves a request that was read, or not quite: err says why.
+func (u *UA) take(f flow, s source, req *sip.Request, err error) {
+	if err == nil && s.known && !u.guarded(s.trunk) {
+		u.handleRequest(f, req)
+		return
+	}
+	code := sip.StatusBadRequest
+	if errors.Is(err, sip.ErrMessageTooLarge) {
+		code = sip.StatusMessageTooLarge
+	} else if err == nil {
+		code, err = invalid(req)
+	}
+	switch {
+	case err == nil:
+		u.screen(f, s, req)
+	case s.known:
+		u.malformed(f, req, code, err)
+	default:
+		u.stats.malformed.Add(1)
+		u.refuse(f, s, req)
+	}
+}
+
+// screen serves a request if it belongs to what we have with the peer already,
+// or if the peer proves who it is.
+func (u *UA) screen(f flow, s source, req *sip.Request) {
+	trunk, ours := u.belongs(f, s, req)
+	switch {
+	case ours:
+		f.trunk = trunk
+		u.handleRequest(f, req)
+	case s.known && (req.Method == sip.OPTIONS || param(req.To().Params, "tag") != ""):
+		u.handleRequest(f, req) // 200 or 503; 481
+	case !s.known && len(u.o.Accounts()) == 0, req.Method == sip.ACK, req.Method == sip.CANCEL:
+		u.refuse(f, s, req)
+	default:
+		u.authenticate(f, s, req)
+	}
+}
+
+// belongs finds the trunk of a request that belongs to a dialog with the peer,
+// or to a transaction of it: a retransmission, a CANCEL, an ACK.
+func (u *UA) belongs(f flow, s source, req *sip.Request) (trunk string, ok bool) {
+	near := func(of flow) bool {
+		return of.peer.Addr() == f.peer.Addr() || s.known && of.trunk == s.trunk
+	}
+	if d := u.dialog(req); d != nil && near(d.f) {
+		return d.f.trunk, true
+	}
+	keys := []string{txKey(req, req.Method)}
+	if req.Method == sip.ACK || req.Method == sip.CANCEL {
+		keys = append(keys, txKey(req, sip.INVITE))
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, k := range keys {
+		if tx := u.txs[k]; tx != nil && near(tx.f) {
+			return tx.f.trunk, true
+		}
+	}
+	return "", false
+}
+
+// offend counts what a stranger should not have sent.
+func (u *UA) offend(a netip.Addr) {
+	if u.record.refuse(a, u.now()) {
+		u.note("address banned", "source", network(a), "for", u.o.BanTime)
+	}
+}
+
+// calls reports whether we have a dialog or a request of ours under way with
+// somebody at addr. What comes from there is limited as a trunk's, and is taken
+// if it belongs to that.
+func (u *UA) calls(addr netip.Addr) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.called[addr] > 0
+}
+
+// forgetCalled undoes one increment of u.called. u.mu is held.
+func (u *UA) forgetCalled(addr netip.Addr) {
+	if u.called[addr]--; u.called[addr] <= 0 {
+		delete(u.called, addr)
+	}
+}
