@@ -3,7 +3,14 @@ package deploy
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"encoding/xml"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,7 +32,8 @@ var (
 )
 
 // TestExamplesLoad loads every configuration that the documents show, and the
-// one here. A block without a trunk stands for a file of shards.d.
+// one here. A block without a trunk stands for a file of shards.d, one without
+// a shard is about trunks alone.
 func TestExamplesLoad(t *testing.T) {
 	examples := map[string]string{}
 	for _, pattern := range []string{"../README.md", "../docs/*.md"} {
@@ -48,13 +56,19 @@ func TestExamplesLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			put(t, filepath.Join(dir, "secret"), "x")
+			certificate(t, dir)
 			local := func(text string) string {
-				return secretFile.ReplaceAllString(text, `"file:`+filepath.Join(dir, "secret")+`"`)
+				text = secretFile.ReplaceAllString(text, `"file:`+filepath.Join(dir, "secret")+`"`)
+				return strings.ReplaceAll(text, "/etc/brewline/", dir+"/")
 			}
 			path := filepath.Join(dir, "brewline.toml")
-			if strings.Contains(text, "[[trunk]]") {
+			switch trunk, shard := strings.Contains(text, "[[trunk]]"), strings.Contains(text, "[[shard]]"); {
+			case trunk && shard:
 				put(t, path, local(text))
-			} else {
+			case trunk:
+				shards := main[strings.Index(main, "[[deployment]]"):strings.Index(main, "[[trunk]]")]
+				put(t, path, local(shards+text))
+			default:
 				put(t, path, local(main))
 				put(t, filepath.Join(dir, "shards.d", "example.toml"), local(text))
 			}
@@ -137,6 +151,75 @@ func TestBalancerIsSticky(t *testing.T) {
 	if len(seen) != 2 || seen["shard-1"] < 5 || seen["shard-2"] < 5 {
 		t.Errorf("40 rooms spread as %v", seen)
 	}
+}
+
+// TestInteropFiles compares what the document shows of other systems with the
+// files here: the comment at a block's start names the file.
+func TestInteropFiles(t *testing.T) {
+	doc := read(t, "../docs/interop.md")
+	for comment, file := range map[string]string{
+		"; pjsip.conf": "asterisk/pjsip.conf", "; extensions.conf": "asterisk/extensions.conf",
+		"<!-- sip_profiles/": "freeswitch/gateway.xml", "<!-- dialplan/": "freeswitch/dialplan.xml",
+	} {
+		if !strings.HasPrefix(read(t, file), comment) || !strings.Contains(doc, "\n"+read(t, file)+"```") {
+			t.Errorf("%s is not what docs/interop.md shows", file)
+		}
+	}
+	for _, file := range []string{"freeswitch/gateway.xml", "freeswitch/dialplan.xml"} {
+		var v struct {
+			XMLName xml.Name `xml:"include"`
+		}
+		if err := xml.Unmarshal([]byte(read(t, file)), &v); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// TestKamailio has Kamailio check kamailio.cfg, alone and with each of the
+// routes that the document shows.
+func TestKamailio(t *testing.T) {
+	kamailio := needtool.Path(t, "kamailio")
+	block := regexp.MustCompile("(?ms)^```kamailio\n(.*?)^```")
+	whole := strings.ReplaceAll(read(t, "kamailio.cfg"), "/etc/kamailio/dispatcher.list", filepath.Join(t.TempDir(), "dispatcher.list"))
+	configs := []string{whole}
+	for _, m := range block.FindAllStringSubmatch(read(t, "../docs/interop.md"), -1) {
+		configs = append(configs, whole+"\n"+m[1])
+	}
+	if len(configs) < 3 {
+		t.Errorf("docs/interop.md has %d routes", len(configs)-1)
+	}
+	for i, text := range configs {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "kamailio.cfg")
+			put(t, path, text)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if out, err := exec.CommandContext(ctx, kamailio, "-c", "-f", path).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s\n%s", err, out, text)
+			}
+		})
+	}
+}
+
+// certificate makes the files that the examples name.
+func certificate(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"gw.example.org"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "gw.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	put(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	put(t, filepath.Join(dir, "gw.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 }
 
 func read(t *testing.T, file string) string {
