@@ -51,8 +51,14 @@ const anyNumber = "[[dial]]\nname = \"any\"\npattern = '\\+?\\d+'\ntrunks = [\"i
 // ask has a participant ask Jicofo to dial.
 func (w *world) ask(b *jitsitest.Browser, sh *jitsitest.Shard, room, number string) string {
 	w.t.Helper()
+	return w.askWith(b, sh, room, number, "X-Ticket", "4711")
+}
+
+// askWith asks with a header.
+func (w *world) askWith(b *jitsitest.Browser, sh *jitsitest.Shard, room, number, name, value string) string {
+	w.t.Helper()
 	dial := fmt.Sprintf("<dial xmlns='urn:xmpp:rayo:1' from='fromnumber' to='%s'><header xmlns='urn:xmpp:rayo:1' name='JvbRoomName' value='%s@%s'/>"+
-		"<header xmlns='urn:xmpp:rayo:1' name='X-Ticket' value='4711'/></dial>", number, room, sh.MUC())
+		"<header xmlns='urn:xmpp:rayo:1' name='%s' value='%s'/></dial>", number, room, sh.MUC(), name, value)
 	for {
 		reply, err := b.Request(w.ctx, "set", room+"@"+sh.MUC()+"/focus", dial)
 		if err != nil {

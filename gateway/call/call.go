@@ -301,7 +301,7 @@ func (c *Call) step() bool {
 	case <-c.watch.C:
 		c.watchPhone()
 	case <-c.invited.C:
-		c.box.end(ending{end: EndNeverInvited})
+		c.overdue()
 	case <-c.empty.C:
 		c.box.end(ending{end: EndEmpty})
 	case <-c.farewell.C:

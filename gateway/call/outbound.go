@@ -15,6 +15,7 @@ import (
 // DialRequest is what asked for the call; brewery.DialRequest implements it.
 // Ref or Refuse takes effect once.
 type DialRequest interface {
+	Deadline() time.Time // of the answer
 	Ref(occupant xmpp.JID) error
 	Refuse(condition, text string) error
 }
@@ -69,6 +70,7 @@ type (
 func (c *Call) goOut() {
 	c.log.Info("asked to dial", "to", c.o.Mask(c.out.To), "shard", c.out.Shard.Name())
 	sh := c.out.Shard
+	c.invited.Reset(time.Until(c.out.Request.Deadline()))
 	c.located(locatedEvent{loc: brewery.Location{Shard: sh, How: brewery.HowTold, URL: sh.Config().URL}})
 }
 
@@ -77,10 +79,13 @@ func (c *Call) outEvent(l *leg, e conference.Event) {
 	switch e := e.(type) {
 	case conference.Waiting:
 		if e.For == conference.WaitLobby {
-			c.ref(e.Nick)
+			c.ref(e.Nick) // and no more than the lobby's own limit counts
 		}
 	case conference.Joined:
 		c.ref(e.Nick)
+		if c.out.dialing == nil && c.answer == unanswered {
+			c.invited.Reset(c.t.Invited)
+		}
 	case conference.Invited:
 		c.invited.Stop()
 		if c.out.Refused == nil && c.out.dialing == nil && c.answer == unanswered {
@@ -96,6 +101,7 @@ func (c *Call) ref(nick string) {
 		return
 	}
 	c.out.reffed = true
+	c.invited.Stop()
 	if err := c.out.Request.Ref(c.out.Room.WithResource(nick)); err != nil {
 		// Too late: Jicofo has asked another gateway.
 		c.box.end(ending{end: EndDialLate, detail: err})
@@ -103,9 +109,17 @@ func (c *Call) ref(nick string) {
 	}
 	if c.out.Refused != nil {
 		c.box.end(ending{end: EndNumberRefused, detail: c.out.Refused})
+	}
+}
+
+// overdue ends a call that did not get into the room while Jicofo waited, or
+// whom it did not invite there.
+func (c *Call) overdue() {
+	if !c.out.reffed {
+		c.box.end(ending{end: EndDialLate})
 		return
 	}
-	c.invited.Reset(c.t.Invited)
+	c.box.end(ending{end: EndNeverInvited})
 }
 
 // dial calls the phone over the next trunk.
