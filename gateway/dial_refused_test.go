@@ -298,6 +298,7 @@ func TestDialIntoLobby(t *testing.T) {
 func TestDialOfLostShard(t *testing.T) {
 	t.Parallel()
 	o := worldOptions{shards: 1}
+	o.options.Brewery.Timers.Dial = 2 * time.Second
 	w, p := dialWorld(t, o, anyNumber)
 	sh := w.deps[0].Shards[0]
 	b := w.browser(sh, "team", 0)

@@ -8,6 +8,7 @@ import (
 	"brewline/brewery"
 	"brewline/gateway/conference"
 	"brewline/gateway/phone"
+	"brewline/media/transport"
 	"brewline/sip"
 	"brewline/xmpp"
 )
@@ -218,7 +219,10 @@ func unreachable(err error) bool {
 // calleeEnd is the end and the word that web clients show for a refusal.
 func calleeEnd(err error) (End, string) {
 	var s *sip.StatusError
-	if !errors.As(err, &s) {
+	switch {
+	case errors.Is(err, transport.ErrNoPorts):
+		return EndNoPorts, "Disconnected"
+	case !errors.As(err, &s):
 		return EndCalleeFailed, "Disconnected"
 	}
 	switch s.Code {
