@@ -232,6 +232,16 @@ func (in *Incoming) Early(ctx context.Context, tone int) error {
 	return nil
 }
 
+// RTP returns the counters of early media.
+func (in *Incoming) RTP() RTPStats {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.media == nil {
+		return RTPStats{}
+	}
+	return in.media.stats()
+}
+
 // describe makes the media and our session description. in.mu is held.
 func (in *Incoming) describe(tone int) (err error) {
 	if in.over || in.final != 0 {
