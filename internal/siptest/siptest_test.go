@@ -182,7 +182,8 @@ func TestPhone(t *testing.T) {
 		}
 		methods = append(methods, m.method())
 	}
-	if !slices.Equal(methods, []string{"OPTIONS", "INVITE", "ACK", "BYE"}) {
+	// What is repeated, since the answer was late, counts once.
+	if methods = slices.Compact(methods); !slices.Equal(methods, []string{"OPTIONS", "INVITE", "ACK", "BYE"}) {
 		t.Errorf("sent %v", methods)
 	}
 }

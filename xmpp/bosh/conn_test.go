@@ -439,6 +439,11 @@ func TestCloseSaysGoodbyeInOneBody(t *testing.T) {
 		defer cancel()
 		c.Close(ctx, []byte("<bye/>"))
 	}()
+	c.mu.Lock()
+	for !c.closing {
+		c.work.Wait()
+	}
+	c.mu.Unlock()
 	held.answer("")
 	last := m.next()
 	if last.attr["type"] != "terminate" || last.stanzas() != "<b/><bye/>" {
