@@ -125,6 +125,7 @@ type Dialog struct {
 	target    sip.Uri
 	routes    []sip.Uri
 	direct    bool // the INVITE came from the peer's user agent itself, through at most a NAT
+	way       flow // of the peer's last request: a NAT may have given it another port
 	unacked   map[uint32]*unacked
 	theirs    *Reoffer
 	ours      bool // a re-INVITE of ours is under way
@@ -139,7 +140,7 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 		return nil, errors.New("no usable Contact")
 	}
 	d := &Dialog{
-		u: u, f: tx.f, tx: tx, invite: req, offer: sdp, done: make(chan struct{}),
+		u: u, f: tx.f, way: tx.f, tx: tx, invite: req, offer: sdp, done: make(chan struct{}),
 		id:       dialogID{call: req.CallID().Value(), local: token(16), remote: param(req.From().Params, "tag")},
 		local:    tx.f.ln.facing(tx.f.peer.Addr()),
 		target:   *contact.Address.Clone(),
@@ -441,6 +442,7 @@ func (d *Dialog) request(tx *serverTx, req *sip.Request) {
 		return
 	} else {
 		d.remoteSeq = seq
+		d.way = tx.f
 	}
 	over := d.state == ended // our BYE is still under way
 	switch {

@@ -283,7 +283,7 @@ func (c *outgoing) dialog(tx *clientTx, res *sip.Response) *Dialog {
 	}
 	peer := c.hop.addr
 	d := &Dialog{
-		u: c.u, f: c.hop.f, invite: c.mirrored(to), done: make(chan struct{}),
+		u: c.u, f: c.hop.f, way: c.hop.f, invite: c.mirrored(to), done: make(chan struct{}),
 		id:       dialogID{call: string(c.call), local: c.tag, remote: param(to.Params, "tag")}, // no tag: RFC 2543
 		username: c.o.Username, password: c.o.Password,
 		local:     c.hop.f.ln.facing(peer.Addr()),

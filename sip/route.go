@@ -89,15 +89,16 @@ func (d *Dialog) ack(invite *sip.Request, key string) {
 
 // nextHop says where requests of the dialog go now: to the first route, else
 // to the remote target. A peer that sent the INVITE itself and whose Contact
-// names another address sits behind a NAT and is reached where it sent from.
+// names another address sits behind a NAT and is reached where it sent its last
+// request from.
 func (d *Dialog) nextHop(ctx context.Context) (hop, error) {
 	d.mu.Lock()
 	uri := d.target
 	if len(d.routes) > 0 {
 		uri = d.routes[0]
 	}
+	f := d.way
 	d.mu.Unlock()
-	f := d.f
 	transport := strings.ToLower(param(uri.UriParams, "transport"))
 	if d.direct {
 		if f.conn != nil && !f.conn.closed.Load() && transport != "udp" {

@@ -55,6 +55,7 @@ var rules = []rule{
 	{"deploy", []string{"config"}},
 	{"internal/bench/...", []string{"..."}},
 	{"internal/realstack", nil},
+	{"internal/nattest", []string{"..."}},
 }
 
 // imports returns a line for every import that the table does not allow. Tests

@@ -25,8 +25,8 @@ const maxHeard = 5 * time.Minute
 // to speak by.
 type media struct {
 	o    PhoneOptions
-	conn *net.UDPConn // RTP
-	rtcp *net.UDPConn
+	conn Socket // RTP
+	rtcp Socket
 	wg   sync.WaitGroup
 	rng  *rand.Rand
 
@@ -91,12 +91,12 @@ func newMedia(o PhoneOptions, freq int) (*media, error) {
 	ip := net.ParseIP(o.Bind)
 	var err error
 	for range 50 {
-		if m.conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: ip}); err != nil {
+		if m.conn, err = o.listen(ip, 0); err != nil {
 			return nil, fmt.Errorf("siptest: %w", err)
 		}
 		port := m.conn.LocalAddr().(*net.UDPAddr).Port
 		if port%2 == 0 {
-			if m.rtcp, err = net.ListenUDP("udp", &net.UDPAddr{IP: ip, Port: port + 1}); err == nil {
+			if m.rtcp, err = o.listen(ip, port+1); err == nil {
 				break
 			}
 		}

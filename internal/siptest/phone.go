@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,10 @@ type PhoneOptions struct {
 	Display   string        // display name of From
 	T1        time.Duration // SIP retransmission base, 500 ms
 
+	// Listen opens the phone's UDP sockets, for phones on a network of their
+	// own; nil: as [net.ListenUDP] does.
+	Listen func(*net.UDPAddr) (Socket, error)
+
 	// Impairments of the RTP the phone sends, in a sequence fixed by Seed.
 	Loss   float64       // share of packets, 0..1
 	Jitter time.Duration // each packet is late by up to this
@@ -33,12 +38,27 @@ type PhoneOptions struct {
 	Algorithm          string          // of that: "MD5" (default) or "SHA-256"
 }
 
+// Socket is what a phone needs of a [net.UDPConn].
+type Socket interface {
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+	LocalAddr() net.Addr
+	Close() error
+}
+
+func (o PhoneOptions) listen(ip net.IP, port int) (Socket, error) {
+	if o.Listen != nil {
+		return o.Listen(&net.UDPAddr{IP: ip, Port: port})
+	}
+	return net.ListenUDP("udp", &net.UDPAddr{IP: ip, Port: port})
+}
+
 // Phone makes and takes calls. It is safe for concurrent use.
 type Phone struct {
 	o      PhoneOptions
 	ctx    context.Context
 	stop   context.CancelFunc
-	udp    *net.UDPConn
+	udp    Socket
 	ln     net.Listener // TCP
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -99,7 +119,7 @@ func NewPhone(o PhoneOptions) (*Phone, error) {
 	}
 	switch o.Transport {
 	case "udp":
-		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
+		c, err := o.listen(ip, 0)
 		if err != nil {
 			return nil, fmt.Errorf("siptest: %w", err)
 		}
@@ -264,7 +284,7 @@ func (p *Phone) connect(ctx context.Context, addr string) (send func([]byte) err
 		if err != nil {
 			return nil, "", err
 		}
-		return func(b []byte) error { _, err := p.udp.WriteToUDP(b, to); return err }, p.udp.LocalAddr().String(), nil
+		return func(b []byte) error { _, err := p.udp.WriteToUDPAddrPort(b, to.AddrPort()); return err }, p.udp.LocalAddr().String(), nil
 	}
 	p.mu.Lock()
 	c := p.tcp[addr]
