@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -28,8 +29,40 @@ type credentials struct {
 
 // realm is where credentials were given.
 type realm struct {
-	name  string // of the realm
-	field Header // Authorization or Proxy-Authorization
+	challenge challenge
+	field     Header // Authorization or Proxy-Authorization
+	count     uint32 // requests with this nonce
+	reused    bool   // the nonce is of an earlier request: it may be refused once
+}
+
+// reuse puts into another request what was asked for last time, which saves a
+// round. A nonce is used so only where qop guards against replay, and not
+// without end.
+func (c *credentials) reuse(req *sip.Request) {
+	c.rounds = 0
+	c.known = slices.DeleteFunc(c.known, func(r realm) bool { return r.challenge.qop == "" || r.count >= maxNonceUses })
+	for i := range c.known {
+		r := &c.known[i]
+		r.count++
+		r.reused = true
+		r.field.Value = c.value(r.challenge, r.count, req)
+	}
+	c.put(req)
+}
+
+func (c *credentials) value(ch challenge, count uint32, req *sip.Request) string {
+	return ch.answer(c.username, c.password, token(20), count, string(req.Method), req.Recipient.String(), req.Body())
+}
+
+// put replaces the credentials of a request.
+func (c *credentials) put(req *sip.Request) {
+	for _, f := range authFields {
+		for req.RemoveHeader(f) {
+		}
+	}
+	for _, r := range c.known {
+		appendHeader(req, r.field)
+	}
 }
 
 // answer puts what the challenges of res ask for into req, in place of what
@@ -48,28 +81,22 @@ func (c *credentials) answer(req *sip.Request, res *sip.Response) error {
 				continue
 			}
 			now = append(now, f[1]+ch.realm)
-			h := Header{f[1], ch.answer(c.username, c.password, token(20), string(req.Method), req.Recipient.String(), req.Body())}
-			i := slices.IndexFunc(c.known, func(r realm) bool { return r.field.Name == f[1] && r.name == ch.realm })
+			given := realm{challenge: ch, field: Header{f[1], c.value(ch, 1, req)}, count: 1}
+			i := slices.IndexFunc(c.known, func(r realm) bool { return r.field.Name == f[1] && r.challenge.realm == ch.realm })
 			switch {
-			case i >= 0 && !ch.stale:
+			case i >= 0 && !ch.stale && !c.known[i].reused:
 				return errChallenge
 			case i >= 0:
-				c.known[i].field = h
+				c.known[i] = given
 			case len(c.known) < maxRealms:
-				c.known = append(c.known, realm{ch.realm, h})
+				c.known = append(c.known, given)
 			}
 		}
 	}
 	if len(now) == 0 {
 		return errChallenge
 	}
-	for _, f := range authFields {
-		for req.RemoveHeader(f) {
-		}
-	}
-	for _, r := range c.known {
-		appendHeader(req, r.field)
-	}
+	c.put(req)
 	return nil
 }
 
@@ -151,8 +178,9 @@ func digestParams(v string) (map[string]string, bool) {
 	return ps, true
 }
 
-// answer returns the value of Authorization for a request.
-func (c challenge) answer(username, password, cnonce, method, uri string, body []byte) string {
+// answer returns the value of Authorization for a request, the count-th with
+// this nonce.
+func (c challenge) answer(username, password, cnonce string, count uint32, method, uri string, body []byte) string {
 	h := c.hash
 	a1 := h(username + ":" + c.realm + ":" + password)
 	if c.session {
@@ -162,7 +190,7 @@ func (c challenge) answer(username, password, cnonce, method, uri string, body [
 	if c.qop == "auth-int" {
 		a2 += ":" + h(string(body))
 	}
-	const nc = "00000001" // every nonce is answered once
+	nc := fmt.Sprintf("%08x", count)
 	middle := c.nonce
 	if c.qop != "" {
 		middle = strings.Join([]string{c.nonce, nc, cnonce, c.qop}, ":")

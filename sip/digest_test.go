@@ -29,7 +29,7 @@ func TestDigest(t *testing.T) {
 			t.Errorf("%s: not understood", tt.challenge)
 			continue
 		}
-		v := c.answer("Mufasa", tt.password, tt.cnonce, "GET", "/dir/index.html", []byte("body"))
+		v := c.answer("Mufasa", tt.password, tt.cnonce, 1, "GET", "/dir/index.html", []byte("body"))
 		if !strings.Contains(v, `response="`+tt.want+`"`) || !strings.Contains(v, `opaque="`+c.opaque+`"`) || strings.Contains(v, "Circle") {
 			t.Errorf("%s: %s", tt.challenge, v)
 		}
@@ -50,7 +50,7 @@ func FuzzChallenge(f *testing.F) {
 		if !ok {
 			return
 		}
-		a := c.answer("gw", "secret", "c", "INVITE", "sip:1@host", nil)
+		a := c.answer("gw", "secret", "c", 1, "INVITE", "sip:1@host", nil)
 		var req, res = sip.NewRequest(sip.INVITE, sip.Uri{Scheme: "sip", Host: "h"}), sip.NewResponse(401, "X")
 		res.AppendHeader(sip.NewHeader("WWW-Authenticate", v))
 		if err := (&credentials{username: "gw", password: "secret"}).answer(req, res); err != nil {
