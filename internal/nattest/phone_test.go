@@ -78,7 +78,10 @@ func phoneBehindNAT(t *testing.T, p *path) {
 func lossySignalling(t *testing.T, p *path) {
 	w := newWorld(t, p)
 	w.browser("standup", 440)
-	const calls = 20
+	if p.impair != nil {
+		p.impair(netip.MustParseAddrPort(w.gw.SIPAddrs()[0].String()))
+	}
+	const calls = 12
 	var wg sync.WaitGroup
 	for i := range calls {
 		phone := w.phone()

@@ -24,7 +24,8 @@ type path struct {
 	public  netip.Addr // as whom it sees the phones
 	listen  func(*net.UDPAddr) (siptest.Socket, error)
 	rebind  func()
-	lost    func() uint64 // packets
+	lost    func() uint64                // packets
+	impair  func(gateway netip.AddrPort) // begins to lose packets to and from there; nil: does so anyway
 }
 
 // t1 is the SIP retransmission base of both sides.
