@@ -17,10 +17,13 @@ var ErrClosed = errors.New("media: bridge closed")
 
 // BridgeOptions are the parameters of [Pacer.NewBridge].
 type BridgeOptions struct {
-	// OnDigit is told of each telephone-event of the phone when it has ended
-	// (RFC 4733): '0'..'9', '*', '#', 'A'..'D'. It runs on a pacer's worker and
-	// must not block; it may call the Bridge.
-	OnDigit func(digit byte, d time.Duration)
+	// OnDigit is told of each digit of the phone when it has ended: of
+	// telephone-events (RFC 4733), and where PhoneLeg.Tones says so of tones. It
+	// runs on a pacer's worker and must not block; it may call the Bridge.
+	OnDigit func(Digit)
+	// OnKey is told, in the same way, of digits that participants send as
+	// telephone-events.
+	OnKey func(Digit)
 	// OpusComplexity is libopus' complexity, 1 to 10, default 5.
 	OpusComplexity int
 	Logger         *slog.Logger // default the pacer's
@@ -34,6 +37,12 @@ type PhoneLeg struct {
 	SendPT, RecvPT       uint8
 	EventPT, RecvEventPT uint8 // telephone-event, 0 none
 	EventRate            int   // clock of telephone-event, default the codec's RTP clock
+	// Comfort noise (RFC 3389), 0 none. With CNPT noise is described to the
+	// phone in place of silence, not with Opus, which has its own way. Payload
+	// type 13 is understood in any case.
+	CNPT, RecvCNPT uint8
+	// Tones has digits looked for in the audio.
+	Tones bool
 	// Ptime is the time in a packet we send: 10 to 60 ms in steps of 10,
 	// default 20 ms. Others are rounded down; Opus has no 30 and 50 ms. Received
 	// packets may be of any.
@@ -47,6 +56,8 @@ type PhoneLeg struct {
 type ConferenceLeg struct {
 	Conn         transport.Conn
 	OpusPT       uint8
+	EventPT      uint8  // telephone-event of participants, 0 none
+	EventRate    int    // its clock, default 8000 Hz
 	AudioLevelID uint8  // header extension of RFC 6464, 0 none
 	SSRC         uint32 // of our stream, as announced; 0: random
 	CNAME        string // "": random
@@ -68,24 +79,26 @@ type Bridge struct {
 	phone      leg
 	conference leg
 	levelID    uint8
+	eventPT    uint8 // of the conference
 	pool       pool
 	speakers   *speakers
 	owners     map[uint32]string
 	up         uplink
 	down       downlink
 	prompt     *playing
+	keypad     keypad
 	events     []event // to be told when the tick is over
 
 	phoneReports      phoneReports // here, so that RTCP costs no allocation
 	conferenceReports conferenceReports
 
-	digitsHeard, slotsSkipped, framesEncoded, framesPassed, encodeErrors uint64
+	digitsHeard, digitsSent, keysHeard, slotsSkipped, framesEncoded, framesPassed, encodeErrors uint64
 }
 
 // An event is a callback that waits for the end of a tick.
 type event struct {
-	digit byte
-	d     time.Duration
+	digit Digit
+	key   bool // a participant's
 	done  func()
 }
 
@@ -123,7 +136,7 @@ func (b *Bridge) AttachPhone(l PhoneLeg) error {
 	if l.Conn == nil {
 		return errors.New("media: attach phone: no conn")
 	}
-	if l.SendPT > 127 || l.RecvPT > 127 {
+	if l.SendPT > 127 || l.RecvPT > 127 || l.EventPT > 127 || l.CNPT > 127 {
 		return fmt.Errorf("media: attach phone: payload types %d, %d", l.SendPT, l.RecvPT)
 	}
 	if l.EventRate <= 0 {
@@ -145,6 +158,17 @@ func (b *Bridge) AttachPhone(l PhoneLeg) error {
 		dec.Close()
 		return fmt.Errorf("media: attach phone: %w", err)
 	}
+	if c.Name == "opus" {
+		l.CNPT = 0
+	}
+	var tones *codec.DTMFDetector
+	if l.Tones {
+		if tones, err = codec.NewDTMFDetector(c.Rate); err != nil {
+			dec.Close()
+			enc.Close()
+			return fmt.Errorf("media: attach phone: %w", err)
+		}
+	}
 	packet := c.Rate * slots / 100
 
 	b.mu.Lock()
@@ -152,11 +176,17 @@ func (b *Bridge) AttachPhone(l PhoneLeg) error {
 	if b.closed {
 		dec.Close()
 		enc.Close()
+		if tones != nil {
+			tones.Close()
+		}
 		return ErrClosed
 	}
 	b.dropPhone()
 	b.phoneLeg, b.codec = l, c
 	b.phone.attach(l.Conn, l.SSRC, l.SendPT, l.CNAME)
+	b.phone.clock = c.Clock
+	b.keypad.silence()
+	b.up.tones, b.up.comfort = tones, false
 	b.up.player = newPlayer(dec, c.Rate, c.Clock, &b.pool, &b.phone.stats)
 	b.up.player.late = &b.up.late
 	b.up.reception = reception{clock: c.Clock, gone: b.up.totalLost()}
@@ -234,6 +264,10 @@ func (b *Bridge) dropPhone() {
 		b.up.player.close()
 		b.up.player = nil
 	}
+	if b.up.tones != nil {
+		b.up.tones.Close()
+		b.up.tones = nil
+	}
 	b.stopDown()
 	b.stopUp()
 	b.speakers.releaseAll(0)
@@ -245,7 +279,7 @@ func (b *Bridge) AttachConference(l ConferenceLeg) error {
 	if l.Conn == nil {
 		return errors.New("media: attach conference: no conn")
 	}
-	if l.OpusPT > 127 || l.AudioLevelID > 14 { // RFC 8285 §4.2
+	if l.OpusPT > 127 || l.EventPT > 127 || l.AudioLevelID > 14 { // RFC 8285 §4.2
 		return fmt.Errorf("media: attach conference: payload type %d, audio level %d", l.OpusPT, l.AudioLevelID)
 	}
 	b.mu.Lock()
@@ -255,7 +289,12 @@ func (b *Bridge) AttachConference(l ConferenceLeg) error {
 	}
 	b.dropConference()
 	b.conference.attach(l.Conn, l.SSRC, l.OpusPT, l.CNAME)
-	b.levelID = l.AudioLevelID
+	b.conference.clock = opusClock
+	b.levelID, b.eventPT = l.AudioLevelID, l.EventPT
+	b.speakers.eventRate = l.EventRate
+	if l.EventRate <= 0 {
+		b.speakers.eventRate = 8000
+	}
 	return b.encodeUp()
 }
 
@@ -348,22 +387,40 @@ func (b *Bridge) unlock() {
 	b.events = nil
 	b.mu.Unlock()
 	for _, e := range events {
-		if e.done != nil {
+		switch {
+		case e.done != nil:
 			e.done()
-		} else if b.o.OnDigit != nil {
-			b.o.OnDigit(e.digit, e.d)
+		case e.key && b.o.OnKey != nil:
+			b.o.OnKey(e.digit)
+		case !e.key && b.o.OnDigit != nil:
+			b.o.OnDigit(e.digit)
 		}
 	}
 }
 
 // digit has OnDigit told of a digit, if it is one.
 func (b *Bridge) digit(digit byte, d time.Duration) {
+	if digit != 0 {
+		b.told(Digit{Key: digit, Duration: d})
+	}
+}
+
+// told has OnDigit told.
+func (b *Bridge) told(d Digit) {
+	b.digitsHeard++
+	if len(b.events) < maxDigits {
+		b.events = append(b.events, event{digit: d})
+	}
+}
+
+// key has OnKey told of a participant's digit, if it is one.
+func (b *Bridge) key(digit byte, d time.Duration) {
 	if digit == 0 {
 		return
 	}
-	b.digitsHeard++
+	b.keysHeard++
 	if len(b.events) < maxDigits {
-		b.events = append(b.events, event{digit: digit, d: d})
+		b.events = append(b.events, event{digit: Digit{Key: digit, Duration: d}, key: true})
 	}
 }
 

@@ -24,6 +24,12 @@ type downlink struct {
 
 // conferencePacket takes an RTP packet of the videobridge.
 func (b *Bridge) conferencePacket(p *rtpPacket, at time.Duration) {
+	if b.eventPT != 0 && p.pt == b.eventPT {
+		b.conference.stats.PacketsIn++
+		b.conference.stats.BytesIn += uint64(len(p.payload))
+		b.key(b.speakers.key(p, at))
+		return
+	}
 	if p.pt != b.conference.pt {
 		b.refuse(&b.conference, "conference", "payload type", p.payload)
 		return
@@ -47,6 +53,7 @@ func (b *Bridge) tickDown(now time.Duration, missed int) (shift int) {
 		return 0
 	}
 	d := &b.down
+	b.key(b.speakers.keyLost(now))
 	b.phone.ts += uint32(missed) * d.ticks
 	sending := b.phoneLeg.Send
 	heard := false
@@ -60,8 +67,12 @@ func (b *Bridge) tickDown(now time.Duration, missed int) (shift int) {
 		heard, d.frame.opus = true, nil
 	}
 	if sending {
-		b.sendDown(heard)
+		pressed, sent := b.press()
+		if !sent {
+			b.sendDown(heard || pressed)
+		}
 	} else {
+		b.keypad.silence()
 		b.phone.pause = true
 	}
 	b.reportPhone(now)
@@ -128,6 +139,10 @@ func (b *Bridge) sendDown(heard bool) {
 		d.quiet = 0
 	} else {
 		d.quiet++
+	}
+	if b.phoneLeg.CNPT != 0 && d.quiet > hangover {
+		b.comfort()
+		return
 	}
 	if b.codec.Name == "opus" && d.quiet > hangover && d.quiet%dtxRefresh != 0 {
 		out[0] = d.toc

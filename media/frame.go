@@ -8,12 +8,14 @@ import "brewline/media/codec"
 type frame struct {
 	pcm  []int16
 	opus []byte // valid until the next pull; nil: none
+	// noise says that all of it is comfort noise, made here.
+	noise bool
 }
 
 // silence makes the frame silent.
 func (f *frame) silence() {
 	clear(f.pcm)
-	f.opus = nil
+	f.opus, f.noise = nil, false
 }
 
 // An outlet makes payloads of frames. Where both legs speak Opus it passes

@@ -15,6 +15,7 @@ type leg struct {
 	conn     transport.Conn
 	ssrc     uint32
 	pt       uint8
+	clock    int // of timestamps, Hz
 	seq      uint16
 	ts       uint32 // of the frame that is due
 	pause    bool   // the next packet follows a pause: marker
@@ -27,6 +28,8 @@ type leg struct {
 	reported int           // length of the report being written
 	stats    LegStats
 	ring     uint64 // dropped by the rings of earlier conns
+	lostWas  int64  // by the far end's reports of earlier streams
+	lostNow  int64  // of this one
 	last     time.Duration
 	lastRTP  time.Duration
 	errors   uint64
@@ -46,6 +49,7 @@ func (l *leg) attach(c transport.Conn, ssrc uint32, pt uint8, cname string) {
 		}
 		l.ssrc, l.seq, l.ts = ssrc, uint16(rand.Uint32N(1<<15)), rand.Uint32()
 		l.packets, l.octets = 0, 0
+		l.lostWas, l.lostNow = l.lostWas+l.lostNow, 0
 	}
 	if cname == "" { // RFC 7022 §4.2: a random one for the session
 		var r [12]byte
@@ -135,7 +139,13 @@ func (l *leg) endReport(now time.Duration) {
 
 // heard takes a report of our stream.
 func (l *leg) heard(r reportBlock, ntp uint64) {
+	l.stats.Reports++
 	l.stats.RemoteLoss = float64(r.fraction) / 256
+	l.lostNow = max(int64(r.lost), 0) // negative where packets came twice
+	l.stats.RemoteLost = uint64(min(l.lostWas+l.lostNow, int64(l.stats.PacketsOut)))
+	if l.clock > 0 {
+		l.stats.RemoteJitter = min(ticks(int64(r.jitter), l.clock), time.Minute)
+	}
 	if r.lastSR != 0 {
 		if rtt := int32(uint32(ntp>>16) - r.lastSR - r.delaySR); rtt >= 0 {
 			l.stats.RoundTrip = time.Duration(rtt) * time.Second / 65536

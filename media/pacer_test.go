@@ -89,7 +89,7 @@ func TestWorkers(t *testing.T) {
 		wait.Add(1)
 		go func() {
 			defer wait.Done()
-			b := p.NewBridge(BridgeOptions{OnDigit: func(byte, time.Duration) {}})
+			b := p.NewBridge(BridgeOptions{OnDigit: func(Digit) {}})
 			for range 3 {
 				phone, conf := &countingConn{ring: transport.NewRing()}, &countingConn{ring: transport.NewRing()}
 				if err := b.AttachPhone(PhoneLeg{

@@ -36,6 +36,7 @@ type packet struct {
 	seq, ts int64 // seq is 0 when the slot is empty
 	at      time.Duration
 	data    []byte // nil: a packet without sound
+	noise   bool   // data describes comfort noise
 }
 
 // A player is the jitter buffer and decoder of one stream. It is given the
@@ -85,6 +86,7 @@ type player struct {
 	adjustAt    time.Duration
 	waited      time.Duration // of the last packet played
 	decoded     uint64        // packets
+	noise       comfortNoise  // between talkspurts
 }
 
 func newPlayer(dec codec.Decoder, rate, clock int, p *pool, s *LegStats) *player {
@@ -103,35 +105,43 @@ func (p *player) span(samples int) time.Duration {
 // toTicks is a number of samples on the clock of timestamps.
 func (p *player) toTicks(samples int) int64 { return int64(samples) * int64(p.clock) / int64(p.rate) }
 
+// insertNoise takes a description of comfort noise.
+func (p *player) insertNoise(seq, ts int64, at time.Duration, payload []byte) {
+	if s := p.insert(seq, ts, at, payload); s != nil {
+		s.noise = true
+	}
+}
+
 // insert takes a packet. A nil payload is one without sound.
-func (p *player) insert(seq, ts int64, at time.Duration, payload []byte) {
+func (p *player) insert(seq, ts int64, at time.Duration, payload []byte) *packet {
 	switch {
 	case p.next != 0 && seq < p.next:
 		p.stats.Late++
-		return
+		return nil
 	case p.next != 0 && seq >= p.next+slots, p.count > 0 && seq >= p.oldest()+slots:
 		p.flush()
 	case p.count > 0 && seq <= p.top-slots:
 		p.stats.Late++
-		return
+		return nil
 	}
 	s := &p.slots[seq%slots]
 	if s.seq == seq {
 		p.stats.Late++
-		return
+		return nil
 	}
 	var data []byte
 	if payload != nil {
 		if data = p.pool.copy(payload); data == nil {
 			p.stats.Dropped++
-			return
+			return nil
 		}
 	}
-	*s = packet{seq, ts, at, data}
+	*s = packet{seq: seq, ts: ts, at: at, data: data}
 	if p.count == 0 || seq > p.top {
 		p.top = seq
 	}
 	p.count++
+	return s
 }
 
 // oldest is the lowest seq held.
@@ -178,6 +188,7 @@ func (p *player) flush() {
 	}
 	p.next, p.owed, p.top = 0, 0, 0
 	p.pcm, p.head = p.pcm[:0], 0
+	p.noise.on = false
 	p.rest()
 }
 
@@ -217,7 +228,7 @@ func (p *player) advance(n int) {
 // nothing to be heard, and f's PCM is then untouched.
 func (p *player) pull(f *frame, now time.Duration) bool {
 	dst := f.pcm
-	f.opus, p.whole = nil, false
+	f.opus, f.noise, p.whole = nil, false, false
 
 	if p.head > 0 {
 		p.pcm = p.pcm[:copy(p.pcm[:cap(p.pcm)], p.pcm[p.head:])]
@@ -225,6 +236,10 @@ func (p *player) pull(f *frame, now time.Duration) bool {
 	}
 	p.asked = len(dst)
 	for len(p.pcm) < len(dst) && p.more(now) {
+	}
+	if n := len(dst) - len(p.pcm); n > 0 && p.noise.on {
+		f.noise = len(p.pcm) == 0
+		p.noise.fill(p.grow(n))
 	}
 	if len(p.pcm) == 0 {
 		return false
@@ -242,8 +257,11 @@ func (p *player) pull(f *frame, now time.Duration) bool {
 // more to be had now.
 func (p *player) more(now time.Duration) bool {
 	q := p.first()
-	if q != nil && q.data == nil { // comfort noise, an event, silence
+	if q != nil && (q.data == nil || q.noise) { // comfort noise, an event, silence
 		p.rest()
+		if q.noise {
+			p.noise.describe(q.data, p.rate)
+		}
 		p.next = q.seq + 1
 		p.remove(q)
 		return true
@@ -299,6 +317,8 @@ func (p *player) start(q *packet, now time.Duration) bool {
 func (p *player) open(q *packet) {
 	p.playing, p.next, p.ts, p.owed = true, q.seq, q.ts, 0
 	p.begin(0)
+	noise := p.noise.on
+	p.noise.on = false
 	n := p.dec.Samples(q.data)
 	if n == 0 {
 		return
@@ -308,7 +328,12 @@ func (p *player) open(q *packet) {
 		lead -= n
 	}
 	if lead > 0 {
-		clear(p.grow(lead))
+		if pcm := p.grow(lead); noise {
+			p.noise.fill(pcm)
+			p.noise.on = false
+		} else {
+			clear(pcm)
+		}
 	}
 }
 
@@ -590,7 +615,7 @@ func (p *player) splice(from, n int) bool {
 	blend := p.rate / 200
 	for len(p.pcm)-from < n+blend {
 		q := p.first()
-		if q == nil || q.data == nil || q.seq != p.next || q.ts != p.ts ||
+		if q == nil || q.data == nil || q.noise || q.seq != p.next || q.ts != p.ts ||
 			cap(p.pcm)-len(p.pcm) < p.dec.Samples(q.data) {
 			return false
 		}

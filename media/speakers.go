@@ -34,6 +34,7 @@ type source struct {
 	chosen   bool
 	chosenAt time.Duration // or let go at
 	player   *player
+	event    telephoneEvent // a key that is pressed there
 }
 
 // active tells whether the source may be heard at now.
@@ -53,6 +54,8 @@ type speakers struct {
 	players       int
 	pool          *pool
 	stats         *LegStats
+	eventRate     int    // clock of telephone-event, Hz
+	pressing      bool   // some event is running
 	lost          int64  // by sources that are gone
 	decodedBefore uint64 // by players that are gone
 }
@@ -98,6 +101,49 @@ func (k *speakers) packet(p *rtpPacket, at time.Duration, level uint8) {
 	k.keep(s, seq, ts, at, payload)
 }
 
+// key takes a telephone-event packet (RFC 4733): a source sends it in place of
+// audio, in the same row of sequence numbers. It returns a digit that has ended.
+func (k *speakers) key(p *rtpPacket, at time.Duration) (digit byte, d time.Duration) {
+	s := k.bySSRC[p.ssrc]
+	if s == nil {
+		if s = k.add(p.ssrc, at); s == nil {
+			k.stats.Dropped++
+			return 0, 0
+		}
+	}
+	seq, ts, v := s.place(p, at, false)
+	switch v {
+	case bogus:
+		k.stats.Invalid++
+		return 0, 0
+	case restarted:
+		k.forget(s)
+	}
+	if s.chosen {
+		s.player.insert(seq, ts, at, nil)
+	} else {
+		k.keep(s, seq, ts, at, nil)
+	}
+	digit, d = s.event.packet(p, at)
+	k.pressing = k.pressing || s.event.running
+	return digit, d
+}
+
+// keyLost returns a digit whose end did not come.
+func (k *speakers) keyLost(now time.Duration) (digit byte, d time.Duration) {
+	if !k.pressing {
+		return 0, 0
+	}
+	k.pressing = false
+	for _, s := range k.all {
+		if digit == 0 {
+			digit, d = s.event.idle(now)
+		}
+		k.pressing = k.pressing || s.event.running
+	}
+	return digit, d
+}
+
 // keep has the packet replace the oldest that is kept.
 func (k *speakers) keep(s *source, seq, ts int64, at time.Duration, payload []byte) {
 	oldest := &s.kept[0]
@@ -121,7 +167,7 @@ func (k *speakers) keep(s *source, seq, ts int64, at time.Duration, payload []by
 			return
 		}
 	}
-	*oldest = packet{seq, ts, at, data}
+	*oldest = packet{seq: seq, ts: ts, at: at, data: data}
 }
 
 // add makes room for a new source; nil if all are in use.
@@ -144,7 +190,7 @@ func (k *speakers) add(ssrc uint32, now time.Duration) *source {
 	} else {
 		s = new(source)
 	}
-	*s = source{reception: reception{clock: opusClock}, ssrc: ssrc}
+	*s = source{reception: reception{clock: opusClock}, ssrc: ssrc, event: telephoneEvent{rate: k.eventRate}}
 	k.all = append(k.all, s)
 	k.bySSRC[ssrc] = s
 	return s

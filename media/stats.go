@@ -15,10 +15,15 @@ type Stats struct {
 	// LastAudioFromPhone and LastAudioFromBridge are when the last RTP packet came.
 	LastAudioFromPhone, LastAudioFromBridge time.Duration
 
-	Sources       int      // conference streams known now
-	Decoders      int      // decoders kept now
-	Speakers      []string // owners, or SSRCs, of the streams heard now
-	DigitsHeard   uint64
+	Sources  int      // conference streams known now
+	Decoders int      // decoders kept now
+	Speakers []string // owners, or SSRCs, of the streams heard now
+	// Comfort says that the phone's last packet described comfort noise: it
+	// may now be silent for long (RFC 3389).
+	Comfort       bool
+	DigitsHeard   uint64 // of the phone
+	DigitsSent    uint64 // to the phone
+	KeysHeard     uint64 // digits of participants
 	SlotsSkipped  uint64 // packet times that were not kept because we were late
 	SendErrors    uint64
 	EncodeErrors  uint64
@@ -41,7 +46,12 @@ type LegStats struct {
 	Adjusted             uint64        // packet times dropped or added for delay or drift
 	Jitter               time.Duration // RFC 3550 §6.4.1, of the worst current stream
 	Delay                time.Duration // time the last played packet waited here
+	ComfortIn            uint64        // of the packets, comfort noise
+	ComfortOut           uint64
+	Reports              uint64        // of the far end about our stream
 	RemoteLoss           float64       // 0..1, as the far end last reported of our stream
+	RemoteLost           uint64        // packets of ours, as it reported
+	RemoteJitter         time.Duration // as it last reported
 	RoundTrip            time.Duration // from the far end's last report, 0 unknown
 }
 
@@ -55,7 +65,8 @@ func (b *Bridge) Stats() Stats {
 		LastFromPhone: b.phone.last, LastFromBridge: b.conference.last,
 		LastAudioFromPhone: b.phone.lastRTP, LastAudioFromBridge: b.conference.lastRTP,
 		Sources: len(k.all), Decoders: k.players,
-		DigitsHeard: b.digitsHeard, SlotsSkipped: b.slotsSkipped,
+		Comfort: b.up.comfort, DigitsHeard: b.digitsHeard, DigitsSent: b.digitsSent, KeysHeard: b.keysHeard,
+		SlotsSkipped:  b.slotsSkipped,
 		FramesEncoded: b.framesEncoded + b.up.out.encoded, FramesDecoded: k.decoded(),
 		FramesPassed: b.framesPassed + b.up.out.passed + b.down.out.passed,
 		SendErrors:   b.phone.errors + b.conference.errors, EncodeErrors: b.encodeErrors,

@@ -65,6 +65,65 @@ func steady(t testing.TB, name string, n int) (c *call, step func()) {
 	return c, step
 }
 
+// Nor is anything by digits that are sent and heard, and comfort noise that comes and
+// goes.
+func TestNothingAllocatedByDigits(t *testing.T) {
+	for _, name := range []string{"pcmu", "g722", "opus"} {
+		c := newCall(t, name, 20*time.Millisecond)
+		c.phone.discard, c.conf.discard = true, true
+		if err := c.bridge.AttachPhone(PhoneLeg{
+			Conn: c.phone, Codec: name, SendPT: phonePT(name), RecvPT: phonePT(name), EventPT: 101, RecvEventPT: 101,
+			CNPT: 13, RecvCNPT: 13, Send: true, Receive: true, Tones: true,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		k := newTalker(t, name, phonePT(name), 1, 20)
+		k.pcm = dialled(t, k.rate, "12")
+		var packets [][]byte
+		for range 50 {
+			packets = append(packets, k.packet())
+		}
+		comfort := k.comfortPacket(13, 50, 120, 130)
+		i := 0
+		step := func() {
+			b := packets[i%50]
+			if i%100 >= 50 { // half the time noise
+				b = comfort
+			}
+			putRTP(b, b[1]&0x7f, false, k.seq, k.ts, k.ssrc)
+			if i%100 < 50 || i%10 == 0 {
+				k.seq++
+				c.phone.ring.Push(b, c.now, false)
+			}
+			k.ts += uint32(k.clock / 50)
+			if i%50 == 0 {
+				c.bridge.SendDigit('5', 200*time.Millisecond, i%100 == 0)
+			}
+			i++
+			c.run(20 * time.Millisecond)
+		}
+		for range 200 {
+			step()
+		}
+		before := c.bridge.Stats()
+		// To tell of a digit costs an allocation.
+		if allocs := testing.AllocsPerRun(1, func() {
+			for range 40 {
+				step()
+			}
+		}); allocs > 4 {
+			t.Errorf("%s: %v allocations in 0.8 s", name, allocs)
+		}
+		for range 100 {
+			step()
+		}
+		if s := c.bridge.Stats(); s.DigitsHeard <= before.DigitsHeard || s.DigitsSent <= before.DigitsSent ||
+			s.Phone.ComfortIn == before.Phone.ComfortIn {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
 func TestNothingAllocatedSteadily(t *testing.T) {
 	for _, name := range []string{"pcmu", "pcma", "g722", "opus"} {
 		for _, n := range []int{1, 5} {

@@ -1,6 +1,10 @@
 package media
 
-import "time"
+import (
+	"time"
+
+	"brewline/media/codec"
+)
 
 const (
 	// frameTime is the time in a packet to the videobridge.
@@ -32,7 +36,9 @@ type uplink struct {
 	newcomer  uint32 // another SSRC that is heard
 	newcomers int    // packets of it in a row
 	event     telephoneEvent
-	out       outlet // without encoder unless both legs are here
+	tones     *codec.DTMFDetector // nil: digits are not looked for in the audio
+	comfort   bool                // the last packet was comfort noise
+	out       outlet              // without encoder unless both legs are here
 	frame     frame
 	quiet     int // frames not worth encoding in a row
 	silent    int // frames sent as silence in a row
@@ -43,7 +49,8 @@ func (b *Bridge) phonePacket(p *rtpPacket, at time.Duration) {
 	u, l := &b.up, &b.phoneLeg
 	audio := p.pt == l.RecvPT || p.pt == l.SendPT
 	event := l.RecvEventPT != 0 && p.pt == l.RecvEventPT
-	if !audio && !event && p.pt != ptCN {
+	noise := p.pt == ptCN || l.RecvCNPT != 0 && p.pt == l.RecvCNPT
+	if !audio && !event && !noise {
 		b.refuse(&b.phone, "phone", "payload type", p.payload)
 		return
 	}
@@ -62,17 +69,24 @@ func (b *Bridge) phonePacket(p *rtpPacket, at time.Duration) {
 	case restarted:
 		u.player.flush()
 	}
+	u.comfort = noise
 	payload := p.payload
 	if event {
 		b.digit(u.event.packet(p, at))
 		payload = nil
-	} else if !audio || len(payload) == 0 {
+	} else if len(payload) == 0 {
 		payload = nil
 	}
-	if !l.Receive {
-		return
+	if noise {
+		b.phone.stats.ComfortIn++
 	}
-	u.player.insert(seq, ts, at, payload)
+	switch {
+	case !l.Receive:
+	case noise && payload != nil:
+		u.player.insertNoise(seq, ts, at, payload)
+	default:
+		u.player.insert(seq, ts, at, payload)
+	}
 }
 
 // follow decides whether to take a new SSRC for the phone's stream.
@@ -113,13 +127,15 @@ func (b *Bridge) tickUp(now time.Duration, missed int) (shift int) {
 func (b *Bridge) sendUp(now time.Duration, missed int) (shift int) {
 	u, c := &b.up, &b.conference
 	level := uint8(levelSilent)
-	if b.muted || !b.phoneLeg.Receive {
+	listening := u.tones != nil && b.phoneLeg.Receive
+	heard := false
+	if (b.muted || !b.phoneLeg.Receive) && !listening {
 		if u.player.count > 0 {
 			u.player.flush()
 		}
 	} else {
 		u.player.advance(missed * len(u.frame.pcm))
-		if u.player.pull(&u.frame, now) {
+		if heard = u.player.pull(&u.frame, now); heard && !b.muted {
 			level = audioLevel(u.frame.pcm)
 			b.phone.stats.Delay = u.player.waited
 		}
@@ -129,9 +145,17 @@ func (b *Bridge) sendUp(now time.Duration, missed int) (shift int) {
 			}
 		}
 	}
+	if listening {
+		if !heard {
+			u.frame.silence()
+		}
+		if key, d := u.tones.Write(u.frame.pcm); key != 0 {
+			b.told(Digit{key, d, true})
+		}
+	}
 	if level < levelQuiet {
 		u.quiet, u.silent = 0, 0
-	} else if u.quiet++; u.quiet > hangover {
+	} else if u.quiet++; u.quiet > hangover || u.frame.noise {
 		level = levelSilent
 	}
 	if level == levelSilent {
@@ -145,7 +169,7 @@ func (b *Bridge) sendUp(now time.Duration, missed int) (shift int) {
 	}
 	h := c.header(c.pt)
 	if b.levelID != 0 {
-		h = putLevel(c.out[:], h, b.levelID, level, level <= voiceLevel)
+		h = putLevel(c.out[:], h, b.levelID, level, level <= voiceLevel && !u.frame.noise)
 	}
 	n, err := u.out.put(c.payload(h), &u.frame)
 	if err != nil {

@@ -226,8 +226,8 @@ type pressed struct {
 func TestDigits(t *testing.T) {
 	var got []pressed
 	c := newCall(t, "pcmu", 20*time.Millisecond)
-	c.bridge.o.OnDigit = func(digit byte, d time.Duration) {
-		got = append(got, pressed{digit, d})
+	c.bridge.o.OnDigit = func(d Digit) {
+		got = append(got, pressed{d.Key, d.Duration})
 		c.bridge.Stats() // a callback may call the bridge
 	}
 	k := newTalker(t, "pcmu", 0, 1, 20)
@@ -292,7 +292,7 @@ func TestDigits(t *testing.T) {
 	}
 }
 
-// Comfort noise is taken for silence, not for loss.
+// Faint comfort noise is taken for silence, not for loss.
 func TestComfortNoise(t *testing.T) {
 	c := newCall(t, "pcmu", 20*time.Millisecond)
 	k := newTalker(t, "pcmu", 0, 1, 20)

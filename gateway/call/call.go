@@ -252,7 +252,7 @@ func (c *Call) publish(state string) {
 func (c *Call) run() {
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
-		OnDigit: func(d byte, _ time.Duration) { c.box.post(digitEvent{d}) },
+		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key}) },
 	})
 	c.audio = &audio{bridge: c.bridge}
 	if c.out == nil {
