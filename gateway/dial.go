@@ -125,7 +125,7 @@ func (g *Gateway) redirects(r *brewery.DialRequest, number string, most int, fre
 func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dialplan.Route) ([]call.Target, error) {
 	var out []call.Target
 	var last error
-	for _, name := range route.Trunks {
+	for _, name := range g.alive(route.Trunks) {
 		t := cfg.Trunk(name)
 		if t == nil || t.Address == "" {
 			last = fmt.Errorf("trunk %s has no address", name)
@@ -234,11 +234,5 @@ func (g *Gateway) applyRules(cfg *config.Config) {
 		})
 	}
 	g.plan.SetRules(rules)
-	usable := func(name string) bool {
-		t := cfg.Trunk(name)
-		return t != nil && t.Address != ""
-	}
-	for i := range cfg.Shards {
-		g.set.SetCanDial(cfg.Shards[i].Name, g.plan.Allows(cfg.Shards[i].Name, usable))
-	}
+	g.tellDialable()
 }

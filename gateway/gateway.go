@@ -16,6 +16,7 @@ import (
 	"brewline/gateway/api"
 	"brewline/gateway/call"
 	"brewline/gateway/dialplan"
+	"brewline/gateway/trunk"
 	"brewline/media"
 	"brewline/media/transport"
 	"brewline/sip"
@@ -31,6 +32,7 @@ type Options struct {
 	Logger  *slog.Logger
 	Brewery brewery.Options // timers, for tests
 	SIP     sip.Options     // timers, for tests
+	Trunks  trunk.Options   // timers, for tests
 	Call    call.Timers     // what the configuration does not set, for tests
 	Timers  ConferenceTimers
 	// Transport holds the ICE timers towards the videobridges, for tests.
@@ -48,6 +50,10 @@ type Gateway struct {
 	pacer *media.Pacer
 
 	phonePorts, bridgePorts *transport.Ports
+
+	trunks   *trunk.Set
+	accounts atomic.Pointer[[]sip.Account] // let in by digest
+	dialable sync.Mutex                    // orders what tellDialable tells
 
 	plan     *dialplan.Plan
 	counters counters
@@ -83,6 +89,8 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 	}
 	close(g.idle)
 	g.cfg.Store(cfg)
+	g.accept(cfg)
+	g.trunks = g.newTrunks()
 	if err := g.start(ctx, cfg); err != nil {
 		g.Close()
 		return nil, err
@@ -106,11 +114,6 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	if b != p {
 		g.bridgePorts = transport.NewPorts(b.Min, b.Max, portDrain)
 	}
-	if cfg.HTTP.Listen != "" {
-		if g.http, err = api.Listen(cfg.HTTP, g, g.log); err != nil {
-			return err
-		}
-	}
 	so := g.o.SIP
 	so.Listen = nil
 	for _, l := range cfg.SIP.Listen {
@@ -123,6 +126,8 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 		})
 	}
 	so.Match = g.match
+	so.Accounts = func() []sip.Account { return *g.accounts.Load() }
+	so.BanAfter, so.BanTime = cfg.SIP.BanAfter, cfg.SIP.BanTime.Duration
 	so.UnknownSource = cfg.SIP.UnknownSource
 	so.UserAgent = cfg.SIP.UserAgent
 	so.Ready = g.ready
@@ -134,18 +139,16 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	for _, a := range g.ua.Addrs() {
 		g.log.Info("listening for SIP", "network", a.Network(), "address", a.String())
 	}
+	if cfg.HTTP.Listen != "" {
+		if g.http, err = api.Listen(cfg.HTTP, g, g.log); err != nil {
+			return err
+		}
+	}
+	g.trunks.Start(trunkUA{g.ua}, cfg)
 	// Last: from here on shards may ask us to dial.
 	g.wg.Go(func() { set.Run(ctx) })
 	g.wg.Go(func() { g.tellLoad(ctx) })
 	return nil
-}
-
-// match finds the trunk of a source address.
-func (g *Gateway) match(src netip.AddrPort) (string, bool) {
-	if t := g.cfg.Load().TrunkFor(src.Addr()); t != nil {
-		return t.Name, true
-	}
-	return "", false
 }
 
 // Config is the configuration in force.
@@ -180,6 +183,8 @@ func (g *Gateway) apply(cfg *config.Config) error {
 		return err
 	}
 	g.cfg.Store(cfg)
+	g.accept(cfg)
+	g.trunks.Apply(cfg)
 	g.applyRules(cfg)
 	g.log.Info("configuration reloaded", "changes", changes.String())
 	return nil
@@ -193,6 +198,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	n, idle := g.admitted, g.idle
 	g.mu.Unlock()
 	g.log.Info("draining", "calls", n)
+	g.trunks.Unregister() // so that new calls go elsewhere
 	select {
 	case <-idle:
 	case <-ctx.Done():
@@ -228,6 +234,7 @@ func (g *Gateway) Close() {
 	idle := g.idle
 	g.mu.Unlock()
 	<-idle // every call bounds its own end
+	g.trunks.Close()
 	g.cancel()
 	if g.ua != nil {
 		g.ua.Close()

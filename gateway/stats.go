@@ -46,7 +46,7 @@ func (g *Gateway) Snapshot() api.Snapshot {
 		Version: g.o.Version, Draining: g.Draining(), MaxCalls: g.cfg.Load().Gateway.MaxCalls,
 		Invites: g.counters.invites.Load(), Answered: g.counters.answered.Load(),
 		TalkedSeconds: g.counters.seconds.Load(), Moves: g.counters.moves.Load(), Rejoins: g.counters.rejoins.Load(),
-		PortsInUse: g.phonePorts.InUse(), Ended: map[string]uint64{}, Trunks: len(g.cfg.Load().Trunks),
+		PortsInUse: g.phonePorts.InUse(), Ended: map[string]uint64{}, Trunks: g.trunks.Status(), SIP: g.ua.Stats(),
 	}
 	if g.bridgePorts != g.phonePorts {
 		s.PortsInUse += g.bridgePorts.InUse()

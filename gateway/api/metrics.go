@@ -26,6 +26,11 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descCalls    = desc("calls", "Calls by what they are doing.", "deployment", "shard", "state")
 	descTrunk    = desc("trunk_calls", "Calls by trunk.", "trunk")
+	descTrunkUp  = desc("trunk_up", "1 unless the trunk is known to be down.", "trunk")
+	descTrunkIs  = desc("trunk_state", "1 for the state that the trunk is in.", "trunk", "state")
+	descBound    = desc("trunk_registered", "1 while the trunk is registered at the registrar.", "trunk", "registrar")
+	descMessages = desc("sip_messages_total", "SIP messages that were not served as a trunk's, by what became of them.", "result")
+	descBans     = desc("sip_banned_addresses", "Addresses that are banned.")
 	descMaxCalls = desc("calls_max", "Calls that may run at once.")
 	descInvites  = desc("invites_total", "INVITEs of known trunks.")
 	descAnswered = desc("calls_answered_total", "Calls that were answered and have ended.")
@@ -73,6 +78,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for t, n := range trunks {
 		gauge(descTrunk, float64(n), t)
 	}
+	for _, t := range s.Trunks {
+		gauge(descTrunkUp, bool01(!t.State.Down()), t.Trunk)
+		gauge(descTrunkIs, 1, t.Trunk, string(t.State))
+		for _, r := range t.Registrars {
+			gauge(descBound, bool01(r.Registered), t.Trunk, r.URI)
+		}
+	}
+	for r, n := range map[string]uint64{
+		"malformed": s.SIP.Malformed, "dropped": s.SIP.Dropped, "refused": s.SIP.Refused, "limited": s.SIP.Limited,
+		"banned": s.SIP.Banned, "challenged": s.SIP.Challenged, "wrong_password": s.SIP.Failed,
+	} {
+		count(descMessages, n, r)
+	}
+	gauge(descBans, float64(s.SIP.BannedAddresses))
 	gauge(descMaxCalls, float64(s.MaxCalls))
 	gauge(descPorts, float64(s.PortsInUse))
 	gauge(descDraining, bool01(s.Draining))

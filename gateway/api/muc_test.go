@@ -12,9 +12,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"brewline/brewery"
 	"brewline/config"
+	"brewline/gateway/trunk"
+	"brewline/sip"
 )
 
 // gateway is a Source that keeps what it is told.
@@ -149,18 +152,56 @@ func TestWhoMayChange(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	up, down := brewery.ShardStatus{Shard: "a", State: brewery.Up}, brewery.ShardStatus{Shard: "b", State: brewery.Down, Err: errors.New("refused")}
+	works := []trunk.Status{{Trunk: "a", State: trunk.Unreachable, Reason: "408"}, {Trunk: "b", State: trunk.Receives}}
 	for _, tt := range []struct {
 		snap   Snapshot
 		code   int
 		reason string
 	}{
-		{Snapshot{Trunks: 1, Shards: []brewery.ShardStatus{down, up}}, 200, "{}"},
-		{Snapshot{Trunks: 1, Shards: []brewery.ShardStatus{down}}, 503, "b: refused"},
-		{Snapshot{Trunks: 1}, 503, "no shard is configured"},
+		{Snapshot{Trunks: works[:1], Shards: []brewery.ShardStatus{up}}, 503, "no trunk works: a: 408"},
+		{Snapshot{Trunks: []trunk.Status{{State: trunk.Trying}}, Shards: []brewery.ShardStatus{up}}, 200, "{}"},
+		{Snapshot{Trunks: works, Shards: []brewery.ShardStatus{down, up}}, 200, "{}"},
+		{Snapshot{Trunks: works, Shards: []brewery.ShardStatus{down}}, 503, "b: refused"},
+		{Snapshot{Trunks: works}, 503, "no shard is configured"},
 		{Snapshot{Shards: []brewery.ShardStatus{up}}, 503, "no trunk"},
 	} {
 		if code, body := serverFor(t, &gateway{snap: tt.snap}, "").ask("GET", "/about/health", "192.0.2.1:1", ""); code != tt.code || !strings.Contains(body, tt.reason) {
 			t.Errorf("%+v: %d %s", tt.snap, code, body)
+		}
+	}
+}
+
+func TestTrunkMetrics(t *testing.T) {
+	t.Parallel()
+	until := time.Date(2030, 1, 2, 3, 4, 5, 6, time.UTC)
+	g := &gateway{snap: Snapshot{
+		Trunks: []trunk.Status{
+			{Trunk: "carrier", State: trunk.Registered, Since: until, Registrars: []trunk.RegistrarStatus{
+				{URI: "sip:one", Registered: true, Until: until}, {URI: "sip:two", Reason: "403 \"no\""}}},
+			{Trunk: "ipbx", State: trunk.Unreachable, Reason: "timed out", Since: until},
+		},
+		SIP: sip.Stats{Banned: 7, BannedAddresses: 2},
+	}}
+	s := serverFor(t, g, "")
+	_, body := s.ask("GET", "/metrics", "192.0.2.1:1", "")
+	for _, want := range []string{
+		`brewline_trunk_up{trunk="carrier"} 1`, `brewline_trunk_up{trunk="ipbx"} 0`,
+		`brewline_trunk_state{state="registered",trunk="carrier"} 1`, `brewline_trunk_state{state="unreachable",trunk="ipbx"} 1`,
+		`brewline_trunk_registered{registrar="sip:one",trunk="carrier"} 1`, `brewline_trunk_registered{registrar="sip:two",trunk="carrier"} 0`,
+		`brewline_sip_messages_total{result="banned"} 7`, `brewline_sip_banned_addresses 2`,
+	} {
+		if !strings.Contains(body, want+"\n") {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	_, body = s.ask("GET", "/about/stats", "192.0.2.1:1", "")
+	for _, want := range []string{
+		`"carrier":{"state":"registered","since":"2030-01-02T03:04:05Z","registrars":[` +
+			`{"uri":"sip:one","registered":true,"until":"2030-01-02T03:04:05Z"},{"uri":"sip:two","registered":false,"reason":"403 \"no\""}]}`,
+		`"ipbx":{"state":"unreachable","reason":"timed out","since":"2030-01-02T03:04:05Z"}`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in\n%s", want, body)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -16,6 +17,8 @@ import (
 	"brewline/brewery"
 	"brewline/config"
 	"brewline/gateway/call"
+	"brewline/gateway/trunk"
+	"brewline/sip"
 )
 
 // Source is the gateway as seen from here.
@@ -39,7 +42,8 @@ type Snapshot struct {
 	Version       string
 	Draining      bool
 	MaxCalls      int
-	Trunks        int
+	Trunks        []trunk.Status
+	SIP           sip.Stats
 	Calls         []call.Info
 	Shards        []brewery.ShardStatus
 	Locate        brewery.Stats
@@ -106,8 +110,9 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// health is 200 while at least one shard can be asked and used and there is a
-// trunk, else 503 with the reason.
+// health is 200 while at least one shard can be asked and used and at least one
+// trunk is not known to be down, else 503 with the reason. A trunk that only
+// takes calls is never down.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	snap := s.src.Snapshot()
 	switch {
@@ -115,8 +120,10 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusServiceUnavailable, "no shard is configured")
 	case up(snap.Shards) == 0:
 		fail(w, http.StatusServiceUnavailable, "no shard is up: "+snap.Shards[0].Shard+": "+errText(snap.Shards[0].Err))
-	case snap.Trunks == 0:
+	case len(snap.Trunks) == 0:
 		fail(w, http.StatusServiceUnavailable, "no trunk is configured")
+	case !slices.ContainsFunc(snap.Trunks, func(t trunk.Status) bool { return !t.State.Down() }):
+		fail(w, http.StatusServiceUnavailable, "no trunk works: "+snap.Trunks[0].Trunk+": "+snap.Trunks[0].Reason)
 	default:
 		reply(w, http.StatusOK, struct{}{})
 	}

@@ -10,7 +10,7 @@ import (
 const conferenceSizes = 22
 
 // jigasiStats is the body of /about/stats under Jigasi's names. What Jigasi
-// counts for transcription stays zero.
+// counts for transcription stays zero. The trunks are Brewline's own.
 func jigasiStats(s Snapshot, now time.Time) map[string]any {
 	rooms := map[string]int{} // participants without us
 	sizes := [conferenceSizes]int{}
@@ -48,6 +48,7 @@ func jigasiStats(s Snapshot, now time.Time) map[string]any {
 		"total_calls_jvb_no_media":                  s.Ended["no_media"],
 		"total_calls_no_heartbeat_response":         uint64(0),
 		"graceful_shutdown":                         s.Draining,
+		"trunks":                                    trunks(s),
 		"total_transcriber_connection_errors":       0,
 		"total_transcriber_connection_retries":      0,
 		"total_transcriber_failed":                  0,
@@ -72,4 +73,36 @@ func stress(s Snapshot) float64 {
 		return 1
 	}
 	return float64(len(s.Calls)) / float64(s.MaxCalls)
+}
+
+// trunkStats is a trunk in /about/stats.
+type trunkStats struct {
+	State      string           `json:"state"`
+	Reason     string           `json:"reason,omitempty"`
+	Since      time.Time        `json:"since"`
+	Registrars []registrarStats `json:"registrars,omitempty"`
+}
+
+type registrarStats struct {
+	URI        string     `json:"uri"`
+	Registered bool       `json:"registered"`
+	Until      *time.Time `json:"until,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+}
+
+func trunks(s Snapshot) map[string]trunkStats {
+	out := map[string]trunkStats{}
+	for _, t := range s.Trunks {
+		ts := trunkStats{State: string(t.State), Reason: t.Reason, Since: t.Since.UTC().Truncate(time.Second)}
+		for _, r := range t.Registrars {
+			rs := registrarStats{URI: r.URI, Registered: r.Registered, Reason: r.Reason}
+			if r.Registered {
+				until := r.Until.UTC().Truncate(time.Second)
+				rs.Until = &until
+			}
+			ts.Registrars = append(ts.Registrars, rs)
+		}
+		out[t.Trunk] = ts
+	}
+	return out
 }
