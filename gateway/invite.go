@@ -113,6 +113,7 @@ func (g *Gateway) phoneOptions(cfg *config.Config, t *config.Trunk) phone.Option
 	return phone.Options{
 		Codecs: t.Codecs, Ptime: t.Ptime.Duration, Ports: g.phonePorts,
 		Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
+		DTMF: t.DTMF, ComfortNoise: t.ComfortNoise, HoldMusic: t.HoldMusic,
 	}
 }
 

@@ -21,6 +21,7 @@ type Local struct {
 	RTCPPort           int        // 0: Port+1
 	Codecs             []Codec    // by preference; of known ones the name is enough
 	DTMF               bool       // telephone-event (RFC 4733)
+	ComfortNoise       bool       // with G.711 and G.722 (RFC 3389)
 	Ptime              time.Duration
 	Direction          Direction
 	RTCPMux            bool   // offer, or accept, RTP and RTCP on one port (RFC 5761)
@@ -34,6 +35,8 @@ type Media struct {
 	EventPT       uint8          // telephone-event we send, 0: none
 	RecvEventPT   uint8          // telephone-event the peer sends us, 0: none
 	EventRate     int            // its clock, Hz
+	CNPT          uint8          // comfort noise we send, 0: none
+	RecvCNPT      uint8          // comfort noise the peer sends us, 0: none
 	Remote        netip.AddrPort // invalid: a host name; the peer's first packet tells
 	RemoteRTCP    netip.AddrPort
 	RTCPMux       bool
@@ -77,6 +80,10 @@ func Answer(offer *SDP, l Local) (*SDP, Media, error) {
 			ev.Fmtp = "0-15"
 			m.Codecs = append(m.Codecs, ev)
 		}
+		if cn, ok := om.comfort(codec); ok && l.ComfortNoise && cn.PT != codec.PT {
+			media.CNPT, media.RecvCNPT = cn.PT, cn.PT
+			m.Codecs = append(m.Codecs, cn)
+		}
 		media.setMux(mux)
 		// A peer that holds, even by the address 0.0.0.0 of RFC 2543, is not
 		// sent to, and we say so.
@@ -109,6 +116,10 @@ func Offer(l Local) *SDP {
 		used[c.PT], rates[c.Rate] = true, true
 		m.Codecs = append(m.Codecs, c)
 	}
+	if l.ComfortNoise && rates[8000] {
+		used[comfortPT] = true
+		m.Codecs = append(m.Codecs, Codec{Name: comfort, PT: comfortPT, Rate: 8000, Channels: 1})
+	}
 	if l.DTMF {
 		pt := uint8(101)
 		for _, rate := range []int{8000, 48000} { // RFC 4733 §2.1: the clock of the audio
@@ -140,7 +151,7 @@ func Accept(offer, answer *SDP, l Local) (Media, error) {
 	media.setMux(am.RTCPMux && mine.RTCPMux)
 	found := false
 	for _, c := range am.Codecs {
-		i := slices.IndexFunc(mine.Codecs, func(o Codec) bool { return o.Name != event && same(o, c) })
+		i := slices.IndexFunc(mine.Codecs, func(o Codec) bool { return o.Name != event && o.Name != comfort && same(o, c) })
 		if i >= 0 {
 			c.Name, c.Rate = mine.Codecs[i].Name, mine.Codecs[i].Rate
 			media.Codec, media.RecvPT, found = c, mine.Codecs[i].PT, true
@@ -157,12 +168,19 @@ func Accept(offer, answer *SDP, l Local) (Media, error) {
 			}
 		}
 	}
+	if theirs, ok := am.comfort(media.Codec); ok && l.ComfortNoise {
+		media.CNPT, media.RecvCNPT = theirs.PT, comfortPT
+	}
 	media.Send = mine.Direction.sends() && am.Direction.receives() && !unspecified(am.Addr)
 	media.Receive = mine.Direction.receives() && am.Direction.sends()
 	return media, nil
 }
 
-const event = "telephone-event"
+const (
+	event     = "telephone-event"
+	comfort   = "cn" // RFC 3389
+	comfortPT = 13   // its static payload type
+)
 
 // same says whether two formats are the same codec. G.722 runs at 16 kHz and
 // says 8000 for historical reasons (RFC 3551 §4.5.2); some say 16000.
@@ -217,6 +235,20 @@ func (m MediaLine) event(rate int) (Codec, bool) {
 		}
 	}
 	return other, other.Name != ""
+}
+
+// comfort returns the comfort noise that goes with a codec: G.711 and G.722,
+// whose clock is 8000 Hz as is that of payload type 13.
+func (m MediaLine) comfort(with Codec) (Codec, bool) {
+	if with.Name == "opus" { // has its own
+		return Codec{}, false
+	}
+	for _, c := range m.Codecs {
+		if c.Name == comfort && c.Rate == 8000 {
+			return c, true
+		}
+	}
+	return Codec{}, false
 }
 
 // remote returns what a peer's line says of where and how to send.

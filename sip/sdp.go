@@ -65,10 +65,12 @@ var static = map[uint8]Codec{
 	0: {Name: "pcmu", Rate: 8000, Channels: 1},
 	8: {Name: "pcma", Rate: 8000, Channels: 1},
 	9: {Name: "g722", Rate: 8000, Channels: 1},
+
+	comfortPT: {Name: comfort, Rate: 8000, Channels: 1}, // RFC 3389 §4
 }
 
 // rtpmapNames are the encoding names as they are registered.
-var rtpmapNames = map[string]string{"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722"}
+var rtpmapNames = map[string]string{"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", comfort: "CN"}
 
 // SDP is a session description (RFC 4566), as far as we take part.
 type SDP struct {

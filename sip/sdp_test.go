@@ -67,6 +67,8 @@ func TestAnswer(t *testing.T) {
 		{file: "savp-and-avp", codecs: all, want: sip.Media{Codec: codec("pcma", 8, ""), RecvPT: 8, Remote: at("192.0.2.44:5006"), RemoteRTCP: at("192.0.2.44:5006"), RTCPMux: true, Send: true, Receive: true}},
 		{file: "savp-and-avp", codecs: "pcmu", change: func(l *sip.Local) { l.RTCPMux = false },
 			want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("192.0.2.44:5006"), RemoteRTCP: at("192.0.2.44:5007"), Send: true, Receive: true}},
+		{file: "cisco", codecs: "pcmu", change: func(l *sip.Local) { l.ComfortNoise = true }, want: sip.Media{Codec: codec("pcmu", 0, ""), RecvPT: 0, EventPT: 101, RecvEventPT: 101, EventRate: 8000,
+			CNPT: 19, RecvCNPT: 19, Remote: at("203.0.113.6:17390"), RemoteRTCP: at("203.0.113.8:17399"), Send: true, Receive: true, Ptime: 30 * time.Millisecond}},
 		{file: "static-only", codecs: all, want: sip.Media{Codec: codec("g722", 9, ""), RecvPT: 9, Remote: at("192.0.2.50:16384"), RemoteRTCP: at("192.0.2.50:16385"), Send: true, Receive: true, Ptime: 40 * time.Millisecond}},
 		{file: "hold-2543", codecs: all, want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("0.0.0.0:16384"), RemoteRTCP: at("0.0.0.0:16385"), Receive: true}},
 		{file: "hold-sendonly", codecs: all, want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("192.0.2.60:16384"), RemoteRTCP: at("192.0.2.60:16385"), Receive: true}},
@@ -175,6 +177,39 @@ func TestOfferAccept(t *testing.T) {
 				t.Errorf("media (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// Comfort noise goes with the codecs of its clock, whoever offers.
+func TestComfortNoiseAgreed(t *testing.T) {
+	for _, name := range []string{"pcmu", "pcma", "g722", "opus"} {
+		for n, both := range []bool{false, true} {
+			a, b := localFor("opus g722 pcma pcmu"), localFor(name)
+			a.ComfortNoise, b.ComfortNoise = true, both
+			offer := sip.Offer(a)
+			read, err := sip.ParseSDP(offer.Marshal())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ans, mb, err := sip.Answer(read, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if read, err = sip.ParseSDP(ans.Marshal()); err != nil {
+				t.Fatal(err)
+			}
+			ma, err := sip.Accept(offer, read, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := uint8(0)
+			if n == 1 && name != "opus" {
+				want = 13
+			}
+			if ma.CNPT != want || ma.RecvCNPT != want || mb.CNPT != want || mb.RecvCNPT != want || ma.Codec.Name != name {
+				t.Errorf("%s, %v: %+v\n%+v", name, both, ma, mb)
+			}
+		}
 	}
 }
 

@@ -135,6 +135,7 @@ type Call struct {
 	answer     answerState
 	answered   time.Time
 	muted      bool
+	digits     digits
 	star       bool // the last digit was a star
 	prompt     media.Prompt
 	announcing media.Prompt // said once in between
@@ -193,7 +194,11 @@ type (
 		hunt   bool // asked for a caller who is alone
 		leg    *leg
 	}
-	digitEvent  struct{ digit byte }
+	digitEvent struct {
+		digit byte
+		way   way
+	}
+	keyEvent    struct{ media.Digit } // of a participant
 	promptEvent struct{ prompt media.Prompt }
 )
 
@@ -226,6 +231,11 @@ func (c *Call) handler() sip.DialogHandler {
 		Bye:       func(sip.Reason) { c.box.end(ending{end: EndCallerHungUp, phoneGone: true}) },
 		Lost:      func(err error) { c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true}) },
 		Reoffer:   func(r *sip.Reoffer) { c.box.post(r) },
+		Info: func(ctype string, body []byte) {
+			if digit, _, ok := phone.ParseInfo(ctype, body); ok {
+				c.box.post(digitEvent{digit, byInfo})
+			}
+		},
 	}
 }
 
@@ -252,7 +262,8 @@ func (c *Call) publish(state string) {
 func (c *Call) run() {
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
-		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key}) },
+		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key, wayOf(d)}) },
+		OnKey:   func(d media.Digit) { c.box.post(keyEvent{d}) },
 	})
 	c.audio = &audio{bridge: c.bridge}
 	if c.out == nil {
@@ -370,7 +381,11 @@ func (c *Call) handle(e any) {
 	case lateHit:
 		c.steer(e)
 	case digitEvent:
-		c.digit(e.digit)
+		if c.digits.first(e.digit, e.way, time.Now()) {
+			c.digit(e.digit)
+		}
+	case keyEvent:
+		c.key(e.Digit)
 	case promptEvent:
 		c.promptOver(e.prompt)
 	case dialedEvent:

@@ -139,6 +139,16 @@ func (c *Call) digit(d byte) {
 	}
 }
 
+// key has the phone told of a digit that a participant sent.
+func (c *Call) key(d media.Digit) {
+	if c.phone == nil || c.answer != isAnswered {
+		return
+	}
+	if err := c.phone.SendDigit(d); err != nil {
+		c.log.Info("digit of the meeting not sent", "why", err)
+	}
+}
+
 func (c *Call) setMuted(muted bool) {
 	changed := c.muted != muted
 	c.muted = muted

@@ -245,7 +245,7 @@ func (l *Leg) handleConnected(m connected) error {
 	l.mediaTries = 0
 	s.link = m.link
 	s.leg = media.ConferenceLeg{
-		Conn: m.link, OpusPT: s.offer.OpusPT, AudioLevelID: uint8(s.offer.AudioLevelID),
+		Conn: m.link, OpusPT: s.offer.OpusPT, EventPT: s.offer.EventPT, EventRate: s.offer.EventRate, AudioLevelID: uint8(s.offer.AudioLevelID),
 		SSRC: s.ssrc, CNAME: l.nick,
 	}
 	if err := l.o.Audio.Attach(s.leg); err != nil {

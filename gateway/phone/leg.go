@@ -23,6 +23,7 @@ type Audio interface {
 	AttachPhone(media.PhoneLeg) error
 	UpdatePhone(send, receive bool)
 	DetachPhone()
+	SendDigit(digit byte, d time.Duration, tone bool) error
 	Stats() media.Stats
 }
 
@@ -35,6 +36,10 @@ type Options struct {
 	Advertise netip.Addr // in the SDP; zero: the address that reaches the phone
 	Audio     Audio
 	Logger    *slog.Logger
+
+	DTMF         string // how digits are sent: "auto", "rtp", "info", "inband"; default auto
+	ComfortNoise bool   // RFC 3389, where the phone has it
+	HoldMusic    bool   // whether what a phone sends that holds the call is heard
 }
 
 // Leg is the phone leg of one call. Answer, Reoffer and Close may be called
@@ -52,6 +57,8 @@ type Leg struct {
 	attached *media.PhoneLeg // as the pacer has it, nil: it has none
 	closed   bool
 	since    time.Duration // when media was last (re)negotiated, transport.Now
+
+	infos infos // digits that go out by INFO
 }
 
 // Accept reads the INVITE's offer and opens the sockets. The dialog is not
@@ -88,7 +95,7 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 // newLeg has everything but its sockets.
 func newLeg(o Options, advertise netip.Addr) *Leg {
 	l := &Leg{o: o}
-	l.local = sip.Local{Addr: advertise, DTMF: true, Ptime: o.Ptime, Direction: sip.SendRecv}
+	l.local = sip.Local{Addr: advertise, DTMF: true, ComfortNoise: o.ComfortNoise, Ptime: o.Ptime, Direction: sip.SendRecv}
 	known := sip.KnownCodecs()
 	for _, name := range o.Codecs {
 		if c, ok := known[name]; ok {
@@ -175,7 +182,8 @@ func (l *Leg) attach() error {
 	next := media.PhoneLeg{
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
 		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
-		Send: m.Send, Receive: m.Receive,
+		CNPT: m.CNPT, RecvCNPT: m.RecvCNPT, Tones: m.RecvEventPT == 0 || l.o.DTMF == "inband",
+		Send: m.Send, Receive: m.Receive && (m.Send || l.o.HoldMusic),
 	}
 	if was := l.attached; was != nil {
 		same := *was
@@ -238,19 +246,30 @@ func (l *Leg) Codec() string {
 	return codecName(l.media.Codec)
 }
 
-// Silent tells for how long nothing at all has come from the phone, 0 while it
-// is on hold.
+// comfortPatience is how much longer a phone may be silent that has described
+// comfort noise: it need not do so again (RFC 3389 §4).
+const comfortPatience = 10
+
+// Silent tells for how long nothing at all has come from the phone, neither RTP
+// nor RTCP. It is 0 while the phone holds the call, when it may send nothing,
+// and counts slowly while the phone has us make its comfort noise.
 func (l *Leg) Silent() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.media == nil || !l.media.Receive {
+	if l.media == nil || !l.media.Receive || !l.media.Send {
 		return 0
 	}
-	return transport.Now() - max(l.o.Audio.Stats().LastFromPhone, l.since)
+	s := l.o.Audio.Stats()
+	silent := transport.Now() - max(s.LastFromPhone, l.since)
+	if s.Comfort {
+		silent /= comfortPatience
+	}
+	return silent
 }
 
 // Close releases the sockets. The pacer has let go of them when it returns.
 func (l *Leg) Close() {
+	l.infos.close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {

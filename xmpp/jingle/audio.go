@@ -10,6 +10,9 @@ import (
 // URIAudioLevel is the client-to-mixer audio level extension (RFC 6464).
 const URIAudioLevel = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
+// telephoneEvent are keys that participants press (RFC 4733).
+const telephoneEvent = "telephone-event"
+
 // Why an offer cannot be taken.
 var (
 	ErrNoAudio     = errors.New("jingle: offer has no audio")
@@ -36,6 +39,12 @@ func AudioOffer(j *Jingle) (Offer, error) {
 	}
 	opus := audio.Description.Payloads[p]
 	o.OpusPT, o.OpusParams, o.opusChannels = opus.ID, opus.Params, opus.Channels
+	for _, p := range audio.Description.Payloads {
+		if strings.EqualFold(p.Name, telephoneEvent) && p.ClockRate >= 8000 && p.ClockRate <= 48000 {
+			o.EventPT, o.EventRate = p.ID, p.ClockRate
+			break
+		}
+	}
 	for _, x := range audio.Description.HdrExts {
 		if x.URI == URIAudioLevel {
 			o.AudioLevelID = x.ID
@@ -94,6 +103,9 @@ func Accept(o Offer, a Answer) *Jingle {
 	}
 	d := &Description{Media: "audio", RTCPMux: true,
 		Payloads: []PayloadType{{ID: o.OpusPT, Name: "opus", ClockRate: 48000, Channels: channels, Params: o.OpusParams}}}
+	if o.EventPT != 0 {
+		d.Payloads = append(d.Payloads, PayloadType{ID: o.EventPT, Name: telephoneEvent, ClockRate: o.EventRate})
+	}
 	if o.AudioLevelID > 0 {
 		d.HdrExts = []HdrExt{{ID: o.AudioLevelID, URI: URIAudioLevel}}
 	}

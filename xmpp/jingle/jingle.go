@@ -114,7 +114,9 @@ type Offer struct {
 	Content                string // name of the audio content
 	OpusPT                 uint8
 	OpusParams             map[string]string
-	AudioLevelID           int // of the audio level header extension, 0 if not offered
+	EventPT                uint8 // telephone-event, 0 if not offered
+	EventRate              int   // its clock, Hz
+	AudioLevelID           int   // of the audio level header extension, 0 if not offered
 	Ufrag, Pwd             string
 	Fingerprint            Fingerprint
 	Candidates             []Candidate // component 1, UDP, literal addresses

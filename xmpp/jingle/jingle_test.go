@@ -48,7 +48,7 @@ func TestOfferToAGateway(t *testing.T) {
 	want := Offer{
 		Action: SessionInitiate, SID: "6tpp9rlue4dlp", Initiator: "focus@auth.meet.shard1.test/focus",
 		BridgeSession: "4915f46c-c03d-48f3-8b6e-6bdbc0cd4653", Content: "audio",
-		OpusPT: 111, OpusParams: map[string]string{"minptime": "10", "useinbandfec": "1"}, AudioLevelID: 1,
+		OpusPT: 111, OpusParams: map[string]string{"minptime": "10", "useinbandfec": "1"}, EventPT: 126, EventRate: 8000, AudioLevelID: 1,
 		Ufrag: "29arc1k81tflna", Pwd: "13a1d23ba1h44mv9qhp8rp4rh7",
 		Fingerprint: Fingerprint{Hash: "sha-256", Setup: "actpass",
 			Value: "87:7F:28:99:BB:8C:47:94:04:D0:A7:35:16:68:FE:E2:49:85:FD:84:9F:F7:BC:CA:E6:65:BB:05:9C:08:2B:AE"},
@@ -208,6 +208,7 @@ func TestAccept(t *testing.T) {
 		`<content creator="initiator" name="audio" senders="both">` +
 		`<description xmlns="urn:xmpp:jingle:apps:rtp:1" media="audio">` +
 		`<payload-type id="109" name="opus" clockrate="48000" channels="2"><parameter name="minptime" value="10"></parameter><parameter name="useinbandfec" value="1"></parameter></payload-type>` +
+		`<payload-type id="126" name="telephone-event" clockrate="8000"></payload-type>` +
 		`<rtp-hdrext xmlns="urn:xmpp:jingle:apps:rtp:rtp-hdrext:0" id="7" uri="urn:ietf:params:rtp-hdrext:ssrc-audio-level"></rtp-hdrext>` +
 		`<source xmlns="urn:xmpp:jingle:apps:rtp:ssma:0" ssrc="2882343476" name="ab12cd34-a0"><parameter name="msid" value="ab12cd34-audio-0-1 a0"></parameter></source>` +
 		`<rtcp-mux></rtcp-mux></description>` +
