@@ -51,7 +51,7 @@ lint: deps-build ## gofmt, go vet, staticcheck, table of allowed imports, wordin
 fuzz: deps-build ## fuzz every parser for FUZZTIME each (10s)
 	@scripts/fuzz $(FUZZTIME) $(PKG)
 
-bench: deps-build ## measure: one line "figure <name> <value> <unit> [floor <value>]" each
+bench: deps ## measure: one line "figure <name> <value> <unit> [floor <value>]" each
 	go run ./internal/bench
 
 clean: ## remove what was built

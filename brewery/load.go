@@ -36,7 +36,8 @@ func (a *advert) keep(cfg *config.Config) {
 }
 
 // SetLoad tells every brewery how busy the process is: at once, but no brewery
-// more often than once in [Timers].PresenceGap.
+// more often than once in [Timers].PresenceGap, and with more than fifty
+// breweries each of them less often, down to once in [Timers].Presence.
 func (s *Set) SetLoad(l Load) {
 	s.advert.mu.Lock()
 	same := s.advert.load == l

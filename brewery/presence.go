@@ -118,9 +118,11 @@ func (sh *Shard) sit(ctx context.Context, l *link, c *shardConf) error {
 	defer func() { _ = r.Leave() }()
 	l.seat.Store(s)
 	sh.set.count.breweryJoined.Add(1)
+	sh.set.seats.Add(1)
+	defer sh.set.seats.Add(-1)
 	sh.breweryIs(ctx, BreweryJoined, nil)
 
-	at := time.Now()
+	at, loadGap := time.Now(), sh.set.loadGap()
 	next := time.NewTimer(refresh(t.Presence))
 	defer next.Stop()
 	silent := time.NewTimer(t.Echo)
@@ -142,15 +144,19 @@ func (sh *Shard) sit(ctx context.Context, l *link, c *shardConf) error {
 		case <-s.echo:
 			silent.Stop()
 		case <-sh.poked:
-			if !maps.Equal(said, sh.stats()) {
-				next.Reset(max(0, t.PresenceGap-time.Since(at)))
+			if now := sh.stats(); !maps.Equal(said, now) {
+				gap := t.PresenceGap
+				if onlyLoad(said, now) {
+					gap = loadGap
+				}
+				next.Reset(max(0, gap-time.Since(at)))
 			}
 		case <-next.C:
 			select {
 			case <-s.echo: // of an earlier presence
 			default:
 			}
-			said, at = sh.stats(), time.Now()
+			said, at, loadGap = sh.stats(), time.Now(), sh.set.loadGap()
 			if err := r.Update(func(p *xmpp.OwnPresence) { p.Stats = said }); err != nil {
 				return err
 			}
@@ -159,6 +165,36 @@ func (sh *Shard) sit(ctx context.Context, l *link, c *shardConf) error {
 			silent.Reset(t.Echo)
 		}
 	}
+}
+
+// loadPresences is how many presences may say no more than how busy the process
+// is, in a [Timers].PresenceGap. Its load changes all the time, and each change
+// concerns every brewery: without a bound a thousand breweries would cost a
+// thousand presences a second.
+const loadPresences = 50
+
+// loadGap is the pause before a brewery is told of another load.
+func (s *Set) loadGap() time.Duration {
+	t := &s.o.Timers
+	n := time.Duration(s.seats.Load())
+	if n <= loadPresences {
+		return t.PresenceGap
+	}
+	return refresh(min(t.PresenceGap*n/loadPresences, t.Presence))
+}
+
+// onlyLoad says whether two presences differ in nothing but the load.
+func onlyLoad(a, b map[string]string) bool {
+	for name := range b {
+		switch name {
+		case "conferences", "participants", "stress_level":
+		default:
+			if a[name] != b[name] {
+				return false
+			}
+		}
+	}
+	return len(a) == len(b)
 }
 
 // refresh spreads the presences of many breweries.

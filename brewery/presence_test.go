@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,60 @@ func TestBreweryPresence(t *testing.T) {
 	if p.left != 2 {
 		t.Errorf("left %d times", p.left)
 	}
+}
+
+// What the process is busy with is told to very many breweries less often, what
+// decides whether a call may go out as soon as to one.
+func TestLoadToManyBreweries(t *testing.T) {
+	const shards = 500
+	w := &world{}
+	var names []string
+	for i := range shards {
+		names = append(names, fmt.Sprintf("s%d", i))
+	}
+	bubble(t, withBrewery(one(names...)), w, func(t *testing.T, s *Set) {
+		told := func() (n int) {
+			for _, name := range names {
+				n += len(w.at(urlOf(name)).tellings())
+			}
+			return n
+		}
+		last := func(name string) map[string]string {
+			all := w.at(urlOf(name)).tellings()
+			return all[len(all)-1].stats
+		}
+		time.Sleep(time.Minute) // the first presences come together, later ones do not
+		before, n := told(), 0
+		for range 60 {
+			n++
+			s.SetLoad(Load{Conferences: n})
+			time.Sleep(time.Second)
+		}
+		if rate := float64(told()-before) / 60; rate > 70 || rate < 40 {
+			t.Errorf("%.1f presences a second", rate)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for _, name := range names {
+			if last(name)["conferences"] != strconv.Itoa(n) {
+				t.Fatalf("%s was not told the last load: %v", name, last(name))
+			}
+		}
+		s.SetCanDial("s7", true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if last("s7")["supports_sip"] != "true" {
+			t.Error("not told that it may dial")
+		}
+		s.SetLoad(Load{Conferences: n, Draining: true})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, name := range names {
+			if last(name)["graceful_shutdown"] != "true" {
+				t.Fatalf("%s was not told of the drain in a second", name)
+			}
+		}
+	})
 }
 
 func TestNoBreweryWithoutAccount(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"brewline/config"
@@ -19,6 +20,7 @@ type Set struct {
 	count counters
 
 	advert advert
+	seats  atomic.Int32 // breweries in which we are
 
 	ctx    context.Context // ends with Run
 	cancel context.CancelFunc

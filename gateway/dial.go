@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"brewline/brewery"
@@ -18,6 +19,7 @@ import (
 	"brewline/gateway/dialplan"
 	"brewline/gateway/phone"
 	"brewline/sip"
+	"brewline/xmpp"
 )
 
 // resolveTimeout bounds the look-up of a trunk's host name.
@@ -27,23 +29,50 @@ const resolveTimeout = 2 * time.Second
 // has changed.
 const loadInterval = time.Second
 
+// maxDialling bounds the dial requests that wait for their call to be in its
+// room. A machine that is too slow for more says so at once: Jicofo asks another
+// gateway then, instead of having waited in vain.
+const maxDialling = 256
+
+// waitingDial is a dial request that is counted until its answer.
+type waitingDial struct {
+	*brewery.DialRequest
+	done func()
+}
+
+func (w waitingDial) Ref(occupant xmpp.JID) error {
+	w.done()
+	return w.DialRequest.Ref(occupant)
+}
+
+func (w waitingDial) Refuse(condition, text string) error {
+	w.done()
+	return w.DialRequest.Refuse(condition, text)
+}
+
 // dial takes a shard's request to call a number.
 func (g *Gateway) dial(r *brewery.DialRequest) {
 	cfg := g.cfg.Load()
 	g.counters.dials.Add(1)
 	id := callID()
 	log := g.log.With("call", id, "room", r.Conference.String())
+	g.dialling.Add(1)
+	waiting := waitingDial{r, sync.OnceFunc(func() { g.dialling.Add(-1) })}
 	refuse := func(end call.End, condition string, detail error) {
 		o := end.Outcome()
 		g.counters.ended(end)
 		log.Warn("dial request refused", "end", string(end), "why", o.Text, "detail", detail)
-		r.Refuse(condition, o.Text)
+		waiting.Refuse(condition, o.Text)
 	}
 	if end := g.full(); end != "" {
 		refuse(end, "resource-constraint", nil)
 		return
 	}
-	out := &call.Outbound{Request: r, Shard: r.Shard, Room: r.Room, Headers: r.Headers}
+	if g.dialling.Load() > maxDialling {
+		refuse(call.EndBusy, "resource-constraint", errors.New("too many dial requests wait already"))
+		return
+	}
+	out := &call.Outbound{Request: waiting, Shard: r.Shard, Room: r.Room, Headers: r.Headers}
 	number, err := dialplan.Normalize(r.To)
 	var route dialplan.Route
 	free := func() {}
@@ -87,6 +116,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 		Logger: log,
 		OnEnd: func(s call.Summary) {
 			free()
+			waiting.done()
 			g.over(id, s, release)
 		},
 	}

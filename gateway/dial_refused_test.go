@@ -323,3 +323,30 @@ func TestDialOfLostShard(t *testing.T) {
 	w.gone()
 	silent(t, p)
 }
+
+// A gateway that does not keep up says so at once, and takes calls again later.
+func TestTooManyDials(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, gateway: "max_calls = 1000"}
+	o.options.Brewery.Timers.Dial = 5 * time.Second
+	w, p := dialWorld(t, o, anyNumber)
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 0)
+	sh.Focus.SetConferencePolicy(func(jicofo.ConferenceRequest) jicofo.Verdict { return jicofo.Verdict{Kind: jicofo.NotAuthorized} })
+	for i := range 257 {
+		w.inject(sh, fmt.Sprint("d", i), breweryFocus, "112", inRoom("team@"+sh.MUC()))
+	}
+	w.await("one too many", func() bool { s := w.gw.Brewery().Stats(); return s.Dials == 257 && s.DialsRefused == 1 })
+	if n := w.gw.Brewery().Stats().DialsExpired; n != 0 {
+		t.Errorf("%d expired before", n)
+	}
+	w.gone()
+	w.await("the others are refused at their deadline", func() bool { s := w.gw.Brewery().Stats(); return s.DialsRefused+s.DialsExpired == 257 })
+	silent(t, p)
+	sh.Focus.SetConferencePolicy(nil)
+	w.refNick(w.ask(b, sh, "team", "112"))
+	if err := w.rings(p).Reject(486, "Busy Here"); err != nil {
+		t.Fatal(err)
+	}
+	w.alone(b)
+}

@@ -58,6 +58,7 @@ type Gateway struct {
 	plan     *dialplan.Plan
 	counters counters
 	draining atomic.Bool
+	dialling atomic.Int32    // dial requests without answer
 	asked    chan struct{}   // closed by Shutdown
 	ctx      context.Context // of the calls
 	cancel   context.CancelFunc

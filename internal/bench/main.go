@@ -27,6 +27,8 @@ var benchmarks = []struct {
 	{"churn", benchChurn},
 	{"delay", benchDelay},
 	{"loss", benchLoss},
+	{"brewery", benchBrewery},
+	{"restart", benchRestart},
 }
 
 func main() {
