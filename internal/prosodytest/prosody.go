@@ -245,6 +245,7 @@ func (s *Server) run() error {
 	if err := os.WriteFile(path, cfg.Bytes(), 0o600); err != nil {
 		return err
 	}
+	before := len(s.Log())
 	cmd := exec.Command(s.program, "-F", "--config", path)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "PROSODY_CONFIG="+path, "LC_ALL=C")
@@ -272,11 +273,16 @@ func (s *Server) run() error {
 		return err
 	}
 	s.cmd, s.done = cmd, done
-	if err := s.await(); err != nil {
-		s.Kill()
-		return err
+	err = s.await()
+	// It goes on without a port that another has taken meanwhile, who then
+	// answers in its place.
+	if said := s.Log(); err == nil && strings.Contains(said[min(before, len(said)):], "Failed to open server port") {
+		err = errors.New("a port is in use by another program")
 	}
-	return nil
+	if err != nil {
+		s.Kill()
+	}
+	return err
 }
 
 // await returns once all services answer.
