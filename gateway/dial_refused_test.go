@@ -313,7 +313,15 @@ func TestDialOfLostShard(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	go b.Request(ctx, "set", "team@"+sh.MUC()+"/focus", "<dial xmlns='urn:xmpp:rayo:1' from='fromnumber' to='112'>"+strings.TrimSpace(inRoom("team@"+sh.MUC()))+"</dial>")
+	dial := "<dial xmlns='urn:xmpp:rayo:1' from='fromnumber' to='112'>" + strings.TrimSpace(inRoom("team@"+sh.MUC())) + "</dial>"
+	go func() {
+		for { // the first participant is made a moderator in a moment
+			reply, err := b.Request(ctx, "set", "team@"+sh.MUC()+"/focus", dial)
+			if err != nil || !contains(reply, "<forbidden") {
+				return
+			}
+		}
+	}()
 	select {
 	case <-asked:
 	case <-w.ctx.Done():
