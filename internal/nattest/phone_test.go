@@ -2,6 +2,7 @@ package nattest
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -39,11 +40,16 @@ func TestLossySignalling(t *testing.T) {
 	lossySignalling(t, userSpace(t, 0.2))
 }
 
+// phones is the trunk of phones behind a path.
+func phones(p *path) string {
+	return fmt.Sprintf("[[trunk]]\nname = \"phones\"\nmatch = [%q]\ncodecs = [\"pcmu\"]\nuri_rooms = true\n", p.public)
+}
+
 // phoneBehindNAT calls from behind a NAT: both hear each other, also after hold
 // and re-INVITE, and after the NAT has forgotten the call's ports; then each
 // side hangs up once.
 func phoneBehindNAT(t *testing.T, p *path) {
-	w := newWorld(t, p)
+	w := newWorld(t, p, phones(p))
 	alice := w.browser("standup", 0)
 	for _, byPhone := range []bool{true, false} {
 		phone := w.phone()
@@ -76,7 +82,7 @@ func phoneBehindNAT(t *testing.T, p *path) {
 // lossySignalling makes calls, holds and ends them while a share of all SIP
 // messages is lost: no call may be.
 func lossySignalling(t *testing.T, p *path) {
-	w := newWorld(t, p)
+	w := newWorld(t, p, phones(p))
 	w.browser("standup", 440)
 	if p.impair != nil {
 		p.impair(netip.MustParseAddrPort(w.gw.SIPAddrs()[0].String()))

@@ -18,14 +18,16 @@ import (
 	"brewline/sip"
 )
 
-// path is a network between phones and gateway.
+// path is a network between phones and gateway, with a NAT between them.
 type path struct {
 	gateway netip.Addr // where the gateway takes calls
-	public  netip.Addr // as whom it sees the phones
+	public  netip.Addr // of the NAT: as whom each sees who is behind it
 	listen  func(*net.UDPAddr) (siptest.Socket, error)
 	rebind  func()
-	lost    func() uint64                // packets
-	impair  func(gateway netip.AddrPort) // begins to lose packets to and from there; nil: does so anyway
+	lost    func() uint64 // packets
+	// relay makes an address by which the gateway reaches another; nil: directly.
+	relay  func(netip.AddrPort) netip.AddrPort
+	impair func(gateway netip.AddrPort) // begins to lose packets to and from there; nil: does so anyway
 }
 
 // t1 is the SIP retransmission base of both sides.
@@ -40,7 +42,7 @@ type world struct {
 	gw    *gateway.Gateway
 }
 
-func newWorld(t *testing.T, p *path) *world {
+func newWorld(t *testing.T, p *path, trunk string) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	t.Cleanup(cancel)
@@ -65,12 +67,7 @@ bind = "%[1]s"
 name = "shard-1"
 domain = "%[2]s"
 url = "%[3]s"
-[[trunk]]
-name = "phones"
-match = ["%[4]s"]
-codecs = ["pcmu"]
-uri_rooms = true
-`, p.gateway, w.shard.Domain(), w.shard.BOSHURL(), p.public)
+`, p.gateway, w.shard.Domain(), w.shard.BOSHURL()) + trunk
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
