@@ -114,16 +114,25 @@ func TestPromptOnEveryCodec(t *testing.T) {
 	}
 }
 
-// Hold stops what the phone does not want, and nothing else; resume brings it
-// back.
+// Hold stops what the phone does not want, and what it sends meanwhile unless
+// the trunk has its music be heard; resume brings it back.
 func TestHold(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 1})
+	for _, music := range []bool{false, true} {
+		t.Run(fmt.Sprintf("music %v", music), func(t *testing.T) {
+			t.Parallel()
+			hold(t, music)
+		})
+	}
+}
+
+func hold(t *testing.T, music bool) {
+	w := newWorld(t, worldOptions{shards: 1, trunk: fmt.Sprintf("hold_music = %v", music)})
 	alice, c := w.inCall(w.deps[0].Shards[0], "hold")
 	for _, tt := range []struct {
 		direction      string
 		hears, isHeard bool
-	}{{"sendonly", false, true}, {"inactive", false, false}, {"recvonly", true, false}} {
+	}{{"sendonly", false, music}, {"inactive", false, false}, {"recvonly", true, false}} {
 		if err := c.Reinvite(w.ctx, tt.direction); err != nil {
 			t.Fatal(err)
 		}

@@ -125,6 +125,9 @@ func (j jingle) offer() (offer, error) {
 				if strings.EqualFold(p.Name, "opus") && o.pt == 0 {
 					o.pt = p.ID
 				}
+				if strings.EqualFold(p.Name, "telephone-event") {
+					o.eventPT = p.ID
+				}
 			}
 			for _, x := range c.Description.Extensions {
 				if x.URI == "urn:ietf:params:rtp-hdrext:ssrc-audio-level" {

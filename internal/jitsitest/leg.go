@@ -25,7 +25,7 @@ import (
 // offer is what a browser needs of a session-initiate.
 type offer struct {
 	sid, initiator, bridgeSession string
-	pt, levelID                   byte
+	pt, eventPT, levelID          byte // eventPT 0: no telephone-event
 	ufrag, pwd, fingerprint       string
 	candidates                    []candidate
 }
@@ -56,6 +56,7 @@ type leg struct {
 	octets  uint32
 	ticks   int
 	started bool
+	keys    keys
 	buf     []byte
 }
 
@@ -265,6 +266,9 @@ func (l *leg) tick() {
 	if l.ticks++; l.ticks%50 == 1 {
 		l.report()
 	}
+	if l.keys.tick(l) {
+		return
+	}
 	v := l.b.voice.Load()
 	if v == nil || len(*v) == 0 || l.b.muted.Load() {
 		l.started = false
@@ -272,28 +276,35 @@ func (l *leg) tick() {
 	}
 	f := (*v)[l.pos%len(*v)]
 	l.pos++
+	marker := !l.started
+	l.started = true
+	l.send(l.o.pt, marker, l.ts, f.level, f.opus)
+}
+
+// send sends a packet of the leg's stream.
+func (l *leg) send(pt byte, marked bool, ts uint32, level byte, payload []byte) {
 	l.seq++
 	p := l.buf[:0]
 	first, marker := byte(0x80), byte(0)
 	if l.o.levelID != 0 {
 		first |= 0x10
 	}
-	if !l.started {
-		l.started, marker = true, 0x80
+	if marked {
+		marker = 0x80
 	}
-	p = append(p, first, marker|l.o.pt)
+	p = append(p, first, marker|pt)
 	p = binary.BigEndian.AppendUint16(p, l.seq)
-	p = binary.BigEndian.AppendUint32(p, l.ts)
+	p = binary.BigEndian.AppendUint32(p, ts)
 	p = binary.BigEndian.AppendUint32(p, l.ssrc)
 	if id := l.o.levelID; id != 0 {
 		voice := byte(0)
-		if f.level < 60 {
+		if level < 60 {
 			voice = 0x80
 		}
-		p = append(p, 0xBE, 0xDE, 0, 1, id<<4, voice|f.level, 0, 0)
+		p = append(p, 0xBE, 0xDE, 0, 1, id<<4, voice|level, 0, 0)
 	}
 	head := len(p)
-	p = append(p, f.opus...)
+	p = append(p, payload...)
 	enc, err := l.out.EncryptRTP(nil, p, nil)
 	if err != nil {
 		return

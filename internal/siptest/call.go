@@ -572,6 +572,23 @@ func (c *Call) LoopPCM(pcm []int16) { c.media.say(0, pcm, true) }
 // Silence sends silence from now on.
 func (c *Call) Silence() { c.media.say(0, nil, false) }
 
+// Noise has the phone send comfort noise of a level, -dBov, five times a second
+// and nothing else from now on, until it says something.
+func (c *Call) Noise(level byte) {
+	c.media.say(0, nil, false)
+	c.media.mu.Lock()
+	defer c.media.mu.Unlock()
+	c.media.noise = level
+}
+
+// Loss returns what the peer last reported of what it lost of the phone's
+// packets, false if it has not reported anything.
+func (c *Call) Loss() (packets int, ok bool) {
+	c.media.mu.Lock()
+	defer c.media.mu.Unlock()
+	return c.media.reports.lost, c.media.reports.heard
+}
+
 // DTMF sends digits as telephone events (RFC 4733) of 100 ms, 100 ms apart,
 // and returns when they are sent.
 func (c *Call) DTMF(ctx context.Context, digits string) error {
@@ -593,6 +610,7 @@ func (c *Call) DTMF(ctx context.Context, digits string) error {
 type RTPStats struct {
 	Sent, Received, RTCP uint64
 	Lost                 uint64 // by sequence number
+	Comfort              uint64 // packets of comfort noise that came
 	LastReceived         time.Time
 }
 

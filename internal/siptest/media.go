@@ -44,6 +44,8 @@ type media struct {
 	eventPT   uint8
 	recvEvent uint8
 	version   int
+	comfort   bool // agreed on
+	reports   reports
 
 	// speaking
 	gen       *tone.Generator
@@ -57,7 +59,10 @@ type media struct {
 	marker    bool
 	digits    []event
 	digitDone []chan struct{}
+	noise     byte // level of the comfort noise said instead, 0 none
+	ticks     int
 	sent      uint64
+	octets    uint64
 
 	// listening
 	tape     []int16
@@ -71,6 +76,7 @@ type media struct {
 	samples  uint64 // decoded
 	rtcps    uint64
 	lost     uint64
+	comforts uint64
 	lastAt   time.Time
 	news     chan struct{} // closed and renewed with every packet
 	inbox    []Info
@@ -151,8 +157,12 @@ func (m *media) description(names []string, pts map[string]uint8, events map[int
 		}
 		clocks[f.clock] = true
 	}
+	if m.o.ComfortNoise && clocks[8000] {
+		list.WriteString(" 13")
+		attrs.WriteString("a=rtpmap:13 CN/8000\r\n")
+	}
 	for _, c := range []int{8000, 48000} {
-		if pt := events[c]; pt != 0 && clocks[c] {
+		if pt := events[c]; pt != 0 && clocks[c] && !m.o.NoEvents {
 			fmt.Fprintf(&list, " %d", pt)
 			fmt.Fprintf(&attrs, "a=rtpmap:%d telephone-event/%d\r\na=fmtp:%d 0-15\r\n", pt, c, pt)
 		}
@@ -264,8 +274,12 @@ func (m *media) choose(r remoteSDP) error {
 				m.began = time.Now()
 			}
 			m.sendPT, m.remote = pt, r.addr
-			m.eventPT = 0
+			m.eventPT, m.comfort = 0, false
 			for _, e := range r.pts {
+				m.comfort = m.comfort || m.o.ComfortNoise && e == comfortPT
+				if m.o.NoEvents {
+					continue
+				}
 				if r.maps[e] == fmt.Sprintf("telephone-event/%d", f.clock) {
 					m.eventPT = e
 				}
@@ -322,7 +336,7 @@ func (m *media) answer(b []byte, direction string) ([]byte, error) {
 func (m *media) say(freq int, pcm []int16, loop bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.freq, m.pcm, m.loop = freq, append([]int16(nil), pcm...), nil
+	m.freq, m.pcm, m.loop, m.noise = freq, append([]int16(nil), pcm...), nil, 0
 	if loop {
 		m.loop = m.pcm
 	}
@@ -364,6 +378,16 @@ func (m *media) tick() {
 	n := m.f.rate / 50
 	step := uint32(m.f.clock / 50)
 	defer func() { m.ts += step }()
+	if m.ticks++; m.o.Reports && m.ticks%25 == 0 {
+		m.report()
+	}
+	if m.send && m.noise != 0 {
+		if m.ticks%10 == 0 {
+			m.packet(comfortPT, false, m.ts, []byte{m.noise})
+		}
+		m.pending, m.marker = m.pending[:0], true
+		return
+	}
 	if !m.send {
 		m.pending, m.marker = m.pending[:0], true
 		return
@@ -441,6 +465,7 @@ func (m *media) packet(pt uint8, marker bool, ts uint32, payload []byte) {
 	b = append(b, payload...)
 	m.seq++
 	m.sent++
+	m.octets += uint64(len(payload))
 	if m.o.Loss > 0 && m.rng.Float64() < m.o.Loss {
 		return
 	}
@@ -462,6 +487,7 @@ func (m *media) readRTCP() {
 		if err == nil && n >= 8 {
 			m.mu.Lock()
 			m.rtcps++
+			m.reports.take(buf[:n])
 			m.mu.Unlock()
 		}
 	}
@@ -490,6 +516,7 @@ func (m *media) take(b []byte) {
 	pt := b[1] & 0x7f
 	if pt >= 72 && pt <= 76 { // RTCP on the same port (RFC 5761)
 		m.rtcps++
+		m.reports.take(b)
 		return
 	}
 	seq, ts, ssrc := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
@@ -504,7 +531,14 @@ func (m *media) take(b []byte) {
 	if m.name == "" {
 		return
 	}
+	if pt == comfortPT && m.comfort {
+		m.comforts++
+		m.lastSeq = seq
+		m.lastAt = time.Now()
+		return
+	}
 	if pt == m.recvEvent && pt != 0 {
+		m.lastSeq = seq
 		if len(payload) >= 4 && ts != m.lastDig && payload[0] < 16 {
 			m.lastDig = ts
 			m.heardDig = append(m.heardDig, "0123456789*#ABCD"[payload[0]])
@@ -604,7 +638,7 @@ func (m *media) codecName() string {
 func (m *media) stats() RTPStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return RTPStats{Sent: m.sent, Received: m.received, RTCP: m.rtcps, Lost: m.lost, LastReceived: m.lastAt}
+	return RTPStats{Sent: m.sent, Received: m.received, RTCP: m.rtcps, Lost: m.lost, Comfort: m.comforts, LastReceived: m.lastAt}
 }
 
 func (m *media) info(ctype string, body []byte) {

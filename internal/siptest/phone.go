@@ -23,6 +23,10 @@ type PhoneOptions struct {
 	Display   string        // display name of From
 	T1        time.Duration // SIP retransmission base, 500 ms
 
+	NoEvents     bool // no telephone-event
+	ComfortNoise bool // CN (RFC 3389) under payload type 13
+	Reports      bool // sends RTCP reports, twice a second
+
 	// Listen opens the phone's UDP sockets, for phones on a network of their
 	// own; nil: as [net.ListenUDP] does.
 	Listen func(*net.UDPAddr) (Socket, error)

@@ -75,7 +75,7 @@ func (j *Jicofo) inviteAll(c *conference) {
 // avoid, and starts its session record. Without a bridge it announces that.
 func (j *Jicofo) place(c *conference, p *participant, avoid *jvb.Bridge) bool {
 	for _, b := range j.choose(c, avoid) {
-		e, err := b.Allocate(c.meetingID, p.nick, jvb.AllocOptions{AudioLevelID: j.o.levelID(), OpusPT: uint8(j.o.OpusPT)})
+		e, err := b.Allocate(c.meetingID, p.nick, jvb.AllocOptions{AudioLevelID: j.o.levelID(), OpusPT: uint8(j.o.OpusPT), EventPT: uint8(max(j.o.TelephoneEventPT, 0))})
 		if err != nil {
 			j.log.Warn("allocation failed", "room", c.room, "nick", p.nick, "err", err)
 			continue

@@ -120,7 +120,7 @@ func (b *Bridge) handleRTP(e *Endpoint, p []byte) {
 	if !v.hasLevel {
 		e.stats.LevelMissing++
 	}
-	if e.o.OpusPT != 0 && v.pt != e.o.OpusPT {
+	if e.o.OpusPT != 0 && v.pt != e.o.OpusPT && (e.o.EventPT == 0 || v.pt != e.o.EventPT) {
 		e.stats.WrongPT++
 	}
 	if !e.signalled[v.ssrc] {

@@ -124,6 +124,9 @@ type AllocOptions struct {
 	AudioLevelID uint8
 	// OpusPT is the payload type of Opus in the endpoint's offer, 0 for any.
 	OpusPT uint8
+	// EventPT is that of telephone-event, which is forwarded as audio is; 0
+	// for none.
+	EventPT uint8
 }
 
 // Remote is the transport description of a client.
