@@ -1,10 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -168,14 +168,14 @@ func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dial
 			last = fmt.Errorf("trunk %s has as many calls as it may", name)
 			continue
 		}
-		uri, peer, err := g.dialURI(t, route.Number)
+		uri, proxy, peer, err := g.dialURI(t, route.Number)
 		if err != nil {
 			last = fmt.Errorf("trunk %s: %w", name, err)
 			continue
 		}
 		o := phone.DialOptions{
 			Options: g.phoneOptions(cfg, t),
-			UA:      g.ua, URI: uri, Peer: peer, Username: t.Username, Password: t.Password.Value(),
+			UA:      g.ua, URI: uri, Route: proxy, Trunk: t.Name, Peer: peer, Username: t.Username, Password: t.Password.Value(),
 			From:       sip.Party{User: t.FromUser, Host: t.FromDomain},
 			EarlyMedia: t.EarlyMedia, Timeout: t.DialTimeout.Duration,
 			Headers: []sip.Header{{Name: "JigasiCallDirection", Value: "out"}},
@@ -197,8 +197,9 @@ func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dial
 	return out, last
 }
 
-// dialURI is what a number is dialled as over a trunk, and where the trunk is.
-func (g *Gateway) dialURI(t *config.Trunk, number string) (uri string, peer netip.AddrPort, err error) {
+// dialURI is what a number is dialled as over a trunk, by which proxy, and
+// where the call goes first.
+func (g *Gateway) dialURI(t *config.Trunk, number string) (uri, route string, peer netip.AddrPort, err error) {
 	address := strings.TrimPrefix(t.Address, "sip:")
 	hostport, params, _ := strings.Cut(address, ";")
 	if i := strings.LastIndexByte(hostport, '@'); i >= 0 {
@@ -208,22 +209,18 @@ func (g *Gateway) dialURI(t *config.Trunk, number string) (uri string, peer neti
 		params = ";" + params
 	}
 	user, host, isAddress := strings.Cut(number, "@")
-	uri = "sip:" + url.PathEscape(user) + "@" + hostport + params
-	if isAddress { // the trunk is the way there
-		uri = "sip:" + url.PathEscape(user) + "@" + host + params
-	}
-	h, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		h, port = strings.Trim(hostport, "[]"), "5060"
+	uri, route = "sip:"+url.PathEscape(user)+"@"+hostport+params, t.Proxy
+	if isAddress {
+		uri = "sip:" + url.PathEscape(user) + "@" + host
+		route = cmp.Or(t.Proxy, "sip:"+hostport+params) // the trunk is the way there
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, resolveTimeout)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", h)
-	if err != nil || len(ips) == 0 {
-		return "", peer, fmt.Errorf("resolve %s: %w", h, err)
+	peers, err := g.ua.Resolve(ctx, cmp.Or(route, uri))
+	if err != nil {
+		return "", "", peer, err
 	}
-	ap, err := netip.ParseAddrPort(net.JoinHostPort(ips[0].Unmap().String(), port))
-	return uri, ap, err
+	return uri, route, peers[0], nil
 }
 
 // tellLoad keeps the breweries informed until ctx ends.

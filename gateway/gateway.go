@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,15 +115,8 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 		g.bridgePorts = transport.NewPorts(b.Min, b.Max, portDrain)
 	}
 	so := g.o.SIP
-	so.Listen = nil
-	for _, l := range cfg.SIP.Listen {
-		ln, err := config.ParseListener(l)
-		if err != nil {
-			return err
-		}
-		so.Listen = append(so.Listen, sip.Listener{
-			Network: ln.Network, Address: ln.Address, Advertise: cmp.Or(ln.Advertise, cfg.SIP.Advertise),
-		})
+	if err := SIPTransports(cfg.SIP, g.cfg.Load, &so); err != nil {
+		return err
 	}
 	so.Match = g.match
 	so.Accounts = func() []sip.Account { return *g.accounts.Load() }

@@ -46,7 +46,7 @@ func (w *unacked) again() {
 	if w.d.unacked[w.seq] != w {
 		return
 	}
-	_ = w.tx.f.send(w.b, w.tx.to)
+	w.tx.send(w.b)
 	w.interval = min(2*w.interval, w.d.u.o.T2)
 	w.resend.Reset(w.interval)
 }

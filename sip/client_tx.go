@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -17,6 +18,16 @@ var ErrTimeout = errors.New("sip: request timed out")
 type hop struct {
 	f    flow
 	addr netip.AddrPort
+	more bool // there is another server to try
+}
+
+// target is the hop as a server, for another connection to it.
+func (h hop) target() target {
+	t := target{network: h.f.ln.network, addr: h.addr}
+	if h.f.conn != nil {
+		t.name = h.f.conn.key.name
+	}
+	return t
 }
 
 // maxForks bounds how many final responses to one INVITE, each with a To tag
@@ -59,9 +70,14 @@ func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progr
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	h, invite := tx.hop, req.Method == sip.INVITE
 	branch := sip.RFC3261BranchMagicCookie + token(16)
-	u.addVia(h, req, branch)
+	u.addVia(tx.hop, req, branch)
+	if h, ok := u.enlarge(ctx, tx.hop, req); ok {
+		tx.hop = h
+		req.RemoveHeader("Via") // ours, which is the only one
+		u.addVia(h, req, branch)
+	}
+	h, invite := tx.hop, req.Method == sip.INVITE
 	key = string(req.Method) + " " + branch
 	tx.key, tx.responses = key, make(chan *sip.Response, 8)
 	if invite {
@@ -88,8 +104,17 @@ func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progr
 	if h.f.reliable() {
 		resend.Stop()
 	}
-	limit := time.NewTimer(64 * t1) // timers B, F
+	patience := 64 * t1 // timers B, F
+	if h.more {
+		patience /= 4
+	}
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
+	var broken <-chan struct{}
+	heardBefore := int64(0)
+	if h.f.conn != nil {
+		broken, heardBefore = h.f.conn.done, h.f.conn.heard.Load()
+	}
 	cancelled := ctx.Done()
 	heard, cancelWanted := false, false
 	for {
@@ -104,7 +129,18 @@ func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progr
 			if !u.giveUp(tx) {
 				continue // the final response is on its way here
 			}
+			if c := h.f.conn; c != nil && c.heard.Load() == heardBefore {
+				u.retire(c)
+			}
 			return nil, key, fmt.Errorf("%s to %s: %w", req.Method, h.addr, ErrTimeout)
+		case <-broken:
+			broken = nil
+			// What is proceeding may still be answered, over another connection
+			// (RFC 3261 §18.2.2).
+			if heard || !u.giveUp(tx) {
+				continue
+			}
+			return nil, key, fmt.Errorf("%s to %s: %w", req.Method, h.addr, h.f.conn.why())
 		case <-u.ctx.Done():
 			return nil, key, ErrEnded
 		case <-cancelled:
@@ -185,7 +221,7 @@ func (u *UA) resend(b []byte, h hop) {
 		return
 	}
 	u.spawn(func() {
-		if c, err := u.dial(u.ctx, h.f.ln, h.addr); err == nil {
+		if c, err := u.dial(u.ctx, h.f.ln, h.target(), h.f.trunk); err == nil {
 			_ = c.write(b)
 		}
 	})
@@ -266,14 +302,34 @@ func (tx *clientTx) deliver(res *sip.Response) {
 	}
 }
 
+// maxDatagram is how many bytes of a request go over UDP (RFC 3261 §18.1.1).
+const maxDatagram = 1300
+
+// enlarge finds the way over TCP for a request that is too large for UDP. Not
+// ok: it is not, or the peer does not take it there.
+func (u *UA) enlarge(ctx context.Context, h hop, req *sip.Request) (hop, bool) {
+	if h.f.ln.network != "udp" || len(req.String()) <= maxDatagram {
+		return h, false
+	}
+	t := target{network: "tcp", addr: h.addr}
+	if u.failing.has(t, u.now()) {
+		return h, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*u.o.T1)
+	defer cancel()
+	over, err := u.reach(ctx, flow{trunk: h.f.trunk}, t)
+	if err != nil {
+		u.failing.add(t, u.now().Add(10*u.o.DownTime))
+		return h, false
+	}
+	over.more = h.more
+	return over, true
+}
+
 // addVia puts our Via on top, asking for rport (RFC 3581).
 func (u *UA) addVia(h hop, req *sip.Request, branch string) {
-	host, port := h.f.ln.sentBy(h.addr.Addr())
-	transport := "UDP"
-	if h.f.reliable() {
-		transport = "TCP"
-	}
-	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: transport, Host: host, Port: port}
+	host, port := h.f.sentBy()
+	via := &sip.ViaHeader{ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: strings.ToUpper(h.f.ln.network), Host: host, Port: port}
 	via.Params.Add("branch", branch)
 	via.Params.Add("rport", "")
 	req.PrependHeader(via)

@@ -142,7 +142,7 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 	d := &Dialog{
 		u: u, f: tx.f, way: tx.f, tx: tx, invite: req, offer: sdp, done: make(chan struct{}),
 		id:       dialogID{call: req.CallID().Value(), local: token(16), remote: param(req.From().Params, "tag")},
-		local:    tx.f.ln.facing(tx.f.peer.Addr()),
+		local:    tx.f.local(),
 		target:   *contact.Address.Clone(),
 		localSeq: 1, remoteSeq: int64(req.CSeq().SeqNo),
 		unacked: map[uint32]*unacked{},

@@ -23,6 +23,7 @@ type InviteOptions struct {
 	Headers  []Header // further header fields; those that SIP itself uses are left out
 	SDP      []byte   // our offer
 	Route    string   // outbound proxy as a SIP URI, "": none
+	Trunk    string   // whose peer it is; "": what Options.Match says of the address
 	Username string   // for digest challenges (RFC 3261 §22), also within the dialog
 	Password string
 	Handler  DialogHandler
@@ -54,7 +55,7 @@ func (u *UA) Invite(ctx context.Context, o InviteOptions) (*Dialog, []byte, erro
 	defer u.release()
 	ringing, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	c, err := u.newOutgoing(ringing, o)
+	c, err := u.newOutgoing(o)
 	var res *sip.Response
 	if err == nil {
 		res, err = c.send(ringing)
@@ -115,7 +116,8 @@ func (u *UA) release() {
 type outgoing struct {
 	u     *UA
 	o     InviteOptions
-	hop   hop
+	next  sip.Uri        // where it goes
+	hop   hop            // where it went last
 	from  sip.FromHeader // without the tag
 	call  sip.CallIDHeader
 	tag   string
@@ -125,34 +127,14 @@ type outgoing struct {
 	d     *Dialog   // of the 2xx that it returned
 }
 
-func (u *UA) newOutgoing(ctx context.Context, o InviteOptions) (*outgoing, error) {
+func (u *UA) newOutgoing(o InviteOptions) (*outgoing, error) {
 	c := &outgoing{u: u, o: o, call: sip.CallIDHeader(token(20)), tag: token(16)}
-	uri, err := parseURI(o.URI)
+	uri, next, route, err := (Target{URI: o.URI, Route: o.Route}).route()
 	if err != nil {
 		return nil, err
 	}
-	next := uri
-	if o.Route != "" {
-		if next, err = parseURI(o.Route); err != nil {
-			return nil, fmt.Errorf("outbound proxy: %w", err)
-		}
-		if _, loose := paramOK(next.UriParams, "lr"); !loose {
-			next.UriParams.Add("lr", "")
-		}
-	}
-	transport := strings.ToLower(param(next.UriParams, "transport"))
-	if transport == "" {
-		transport = "udp"
-	}
-	if c.hop, err = u.resolve(ctx, flow{}, next, transport); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
-	c.hop.f.trunk, _ = u.o.Match(c.hop.addr)
-	host, port := c.hop.f.ln.sentBy(c.hop.addr.Addr())
-	c.from = sip.FromHeader{DisplayName: escape(o.From.Display), Address: sip.Uri{Scheme: "sip", User: escapeUser(o.From.User), Host: host, Port: port}}
-	if o.From.Host != "" {
-		c.from.Address.Host, c.from.Address.Port = o.From.Host, 0
-	}
+	c.next = next
+	c.from = sip.FromHeader{DisplayName: escape(o.From.Display), Address: sip.Uri{Scheme: "sip", User: escapeUser(o.From.User), Host: o.From.Host}}
 	if o.From.URI != "" {
 		if c.from.Address, err = parseURI(o.From.URI); err != nil {
 			return nil, fmt.Errorf("From: %w", err)
@@ -168,8 +150,8 @@ func (u *UA) newOutgoing(ctx context.Context, o InviteOptions) (*outgoing, error
 		}
 	}
 	c.req = c.request(uri, to)
-	if o.Route != "" {
-		c.req.PrependHeader(&sip.RouteHeader{Address: next})
+	if route != nil {
+		c.req.PrependHeader(route)
 	}
 	return c, nil
 }
@@ -178,7 +160,7 @@ func (u *UA) newOutgoing(ctx context.Context, o InviteOptions) (*outgoing, error
 // are dropped (RFC 3261 §19.1.1).
 func parseURI(s string) (sip.Uri, error) {
 	var uri sip.Uri
-	if err := sip.ParseUri(s, &uri); err != nil || !fit(s) || uri.Scheme != "sip" || uri.Host == "" || uri.Wildcard {
+	if err := sip.ParseUri(s, &uri); err != nil || !fit(s) || uri.Scheme != "sip" && uri.Scheme != "sips" || uri.Host == "" || uri.Wildcard {
 		return uri, fmt.Errorf("sip: %q is no SIP URI", clean(s))
 	}
 	uri.Headers = nil
@@ -190,24 +172,49 @@ func fit(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`<>"`, r) })
 }
 
-// send sends the INVITE, again with credentials where they are asked for.
+// send sends the INVITE, to one server after another until one is there, and
+// again with credentials where they are asked for.
 func (c *outgoing) send(ctx context.Context) (*sip.Response, error) {
-	auth := credentials{username: c.o.Username, password: c.o.Password}
-	for seq := uint32(1); ; seq++ {
-		again(c.req, seq)
-		tx := &clientTx{hop: c.hop}
-		tx.accepted = func(res *sip.Response, first bool) { c.accepted(tx, res, first) }
-		c.tx = tx
-		res, _, err := c.u.transact(ctx, tx, c.req, c.progress)
-		switch {
-		case errors.Is(err, ErrEnded):
-			return nil, err
-		case err != nil:
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
-		case ctx.Err() != nil || auth.answer(c.req, res) != nil:
-			return res, nil
+	seq, tried := uint32(0), false
+	res, err := c.u.try(ctx, flow{trunk: c.o.Trunk}, &c.next, func(h hop) (*sip.Response, error) {
+		c.by(h, tried)
+		tried = true
+		auth := credentials{username: c.o.Username, password: c.o.Password}
+		for {
+			seq++
+			again(c.req, seq)
+			tx := &clientTx{hop: c.hop}
+			tx.accepted = func(res *sip.Response, first bool) { c.accepted(tx, res, first) }
+			c.tx = tx
+			res, _, err := c.u.transact(ctx, tx, c.req, c.progress)
+			if err != nil || ctx.Err() != nil || auth.answer(c.req, res) != nil {
+				return res, err
+			}
+		}
+	})
+	if err != nil && !errors.Is(err, ErrEnded) {
+		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return res, err
+}
+
+// by makes the INVITE say where we are to be found from a hop.
+func (c *outgoing) by(h hop, before bool) {
+	if c.hop = h; c.o.Trunk == "" {
+		c.hop.f.trunk, _ = c.u.o.Match(h.addr)
+	}
+	if !before && c.from.Address.Host == "" {
+		c.from.Address.Host, c.from.Address.Port = c.hop.f.sentBy()
+		from := c.from
+		from.Params = sip.HeaderParams{}
+		from.Params.Add("tag", c.tag)
+		c.req.ReplaceHeader(&from)
+	}
+	for _, name := range append([]string{"Contact"}, authFields...) {
+		for c.req.RemoveHeader(name) {
 		}
 	}
+	appendHeader(c.req, Header{"Contact", c.hop.f.contact(c.from.Address.User)})
 }
 
 func (c *outgoing) progress(res *sip.Response) {
@@ -228,7 +235,6 @@ func (c *outgoing) request(uri sip.Uri, to sip.ToHeader) *sip.Request {
 	req.AppendHeader(&to)
 	req.AppendHeader(&c.call)
 	req.AppendHeader(&sip.CSeqHeader{MethodName: sip.INVITE})
-	appendHeader(req, Header{"Contact", c.hop.f.contact(c.from.Address.User)})
 	appendHeader(req, Header{"Allow", allow})
 	if c.u.o.UserAgent != "" {
 		appendHeader(req, Header{"User-Agent", c.u.o.UserAgent})
@@ -286,7 +292,7 @@ func (c *outgoing) dialog(tx *clientTx, res *sip.Response) *Dialog {
 		u: c.u, f: c.hop.f, way: c.hop.f, invite: c.mirrored(to), done: make(chan struct{}),
 		id:       dialogID{call: string(c.call), local: c.tag, remote: param(to.Params, "tag")}, // no tag: RFC 2543
 		username: c.o.Username, password: c.o.Password,
-		local:     c.hop.f.ln.facing(peer.Addr()),
+		local:     c.hop.f.local(),
 		target:    *tx.invite.Recipient.Clone(),
 		state:     confirmed,
 		localSeq:  tx.invite.CSeq().SeqNo,

@@ -221,19 +221,19 @@ func TestReady(t *testing.T) {
 	other := newUA(t, func(*sip.Dialog) {})
 	for _, a := range u.Addrs() {
 		target := "sip:" + a.String() + ";transport=" + a.Network()
-		if err := other.Options(ctx, target); err == nil || !strings.Contains(err.Error(), "503") {
+		if err := other.Options(ctx, sip.Target{URI: target}); err == nil || !strings.Contains(err.Error(), "503") {
 			t.Errorf("%s: %v", target, err)
 		}
 	}
 	<-ready
 	ready <- true
 	for _, a := range u.Addrs() {
-		if err := other.Options(ctx, "sip:"+a.String()+";transport="+a.Network()); err != nil {
+		if err := other.Options(ctx, sip.Target{URI: "sip:" + a.String() + ";transport=" + a.Network()}); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, bad := range []string{"", "tel:+49", "sip:127.0.0.1:1;transport=tls", "sip:127.0.0.1:1;transport=tcp", "sip:127.0.0.1:9"} {
-		if err := other.Options(ctx, bad); err == nil {
+		if err := other.Options(ctx, sip.Target{URI: bad}); err == nil {
 			t.Errorf("%q answered", bad)
 		}
 	}

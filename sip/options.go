@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -8,9 +9,10 @@ import (
 
 // Listener is one address to serve SIP on.
 type Listener struct {
-	Network   string // "udp" or "tcp"
-	Address   string // "ip:port"; port 0 takes a free one
-	Advertise string // "host[:port]" for Via and Contact; "": the bound address, or the one that faces the peer
+	Network   string      // "udp", "tcp", "tls", "ws" or "wss"
+	Address   string      // "ip:port"; port 0 takes a free one
+	Advertise string      // "host[:port]" for Via and Contact; "": the bound address, or the one that faces the peer
+	TLS       *tls.Config // for tls and wss, at least a certificate: see [Certificates]
 }
 
 // Options configure a user agent. The zero value of every field is usable,
@@ -22,6 +24,15 @@ type Options struct {
 	// datagram is parsed, and when a connection is accepted. nil: everyone is
 	// let in, with an empty trunk name.
 	Match func(source netip.AddrPort) (trunk string, ok bool)
+	// ClientTLS returns the settings of connections of ours over tls and wss,
+	// for the peers of a trunk; it is asked for each. Where they name no server,
+	// that of the URI counts. nil: what the system trusts.
+	ClientTLS func(trunk string) (*tls.Config, error)
+	// AdvertiseFor returns "host[:port]" for Via and Contact towards the peers
+	// of a trunk; "": the listener's. nil: always that.
+	AdvertiseFor func(trunk string) string
+	// Resolver finds servers by name. nil: with the name servers of the system.
+	Resolver *Resolver
 	// UnknownSource says what a source without a trunk gets: "reject" (403
 	// without a dialog, the default) or "drop" (silence).
 	UnknownSource string
@@ -47,12 +58,22 @@ type Options struct {
 	// estimate, T2 (4 s) the longest retransmission interval, T4 (5 s) the
 	// life of a message in the network. Everything else is a multiple.
 	T1, T2, T4 time.Duration
-	// IdleTimeout closes a TCP connection nothing came in on for so long (1 h).
+	// IdleTimeout closes a connection nothing came in on for so long (1 h).
 	IdleTimeout time.Duration
+	// HandshakeTimeout bounds connecting, and the handshakes of TLS and
+	// WebSocket (10 s).
+	HandshakeTimeout time.Duration
+	// KeepAlive is how often connections that we opened are pinged (RFC 5626
+	// §4.4.1, 90 s).
+	KeepAlive time.Duration
+	// DownTime is how long a server that failed is tried after the others of
+	// its name (1 min).
+	DownTime time.Duration
 
 	MaxMessage     int // bytes of a message, 32768; longer: 513
 	MaxDialogs     int // calls at a time, 4096; more: 503
-	MaxConnections int // accepted TCP connections, 1024
+	MaxConnections int // accepted connections, 1024, of which strangers get an eighth
+	MaxPerSource   int // those of one address, 256; of a stranger an eighth
 	// MaxTransactions bounds the server transactions, most of which only wait
 	// for retransmissions (131072). Over UDP a request stays for 64·T1. Beyond
 	// it requests are dropped; the peer repeats them.
@@ -79,6 +100,9 @@ func (o Options) withDefaults() Options {
 	def(&o.T2, 4*time.Second)
 	def(&o.T4, 5*time.Second)
 	def(&o.IdleTimeout, time.Hour)
+	def(&o.HandshakeTimeout, 10*time.Second)
+	def(&o.KeepAlive, 90*time.Second)
+	def(&o.DownTime, time.Minute)
 	num := func(n *int, v int) {
 		if *n <= 0 {
 			*n = v
@@ -87,6 +111,7 @@ func (o Options) withDefaults() Options {
 	num(&o.MaxMessage, 32768)
 	num(&o.MaxDialogs, 4096)
 	num(&o.MaxConnections, 1024)
+	num(&o.MaxPerSource, 256)
 	num(&o.MaxTransactions, 1<<17)
 	num(&o.Burst, 4000)
 	num(&o.UnknownBurst, 10)
@@ -105,6 +130,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Match == nil {
 		o.Match = func(netip.AddrPort) (string, bool) { return "", true }
+	}
+	if o.AdvertiseFor == nil {
+		o.AdvertiseFor = func(string) string { return "" }
+	}
+	if o.Resolver == nil {
+		o.Resolver = &Resolver{}
 	}
 	if o.Accounts == nil {
 		o.Accounts = func() []Account { return nil }

@@ -140,6 +140,7 @@ func (p *peer) read(d time.Duration) gosip.Message {
 	}
 	_ = p.tcp.SetReadDeadline(end)
 	for {
+		p.buf = bytes.TrimLeft(p.buf, "\r\n") // pongs
 		if i := bytes.Index(p.buf, []byte("\r\n\r\n")); i >= 0 {
 			m, err := gosip.ParseMessage(append(p.buf[:i:i], "\r\nX-End: 1\r\n\r\n"...))
 			if m == nil {

@@ -113,6 +113,7 @@ type registration struct {
 	uri   sip.Uri // Request-URI
 	aor   sip.Uri
 	next  sip.Uri // where it goes
+	route *sip.RouteHeader
 	call  sip.CallIDHeader
 	tag   string
 	seq   uint32
@@ -141,23 +142,15 @@ func (u *UA) newRegistration(o RegisterOptions) (*registration, error) {
 		auth: credentials{username: o.Username, password: o.Password},
 	}
 	var err error
-	if r.uri, err = parseURI(o.Registrar); err != nil {
+	if r.uri, r.next, r.route, err = (Target{URI: o.Registrar, Route: o.Route}).route(); err != nil {
 		return nil, err
 	}
-	r.next = *r.uri.Clone()
+	r.uri = *r.uri.Clone()
 	r.uri.User, r.uri.Password = "", ""
 	r.aor = sip.Uri{Scheme: "sip", User: escapeUser(o.User), Host: r.uri.Host}
 	if o.Host != "" {
 		if r.aor.Host = o.Host; !fit(o.Host) {
 			return nil, fmt.Errorf("sip: host %q", clean(o.Host))
-		}
-	}
-	if o.Route != "" {
-		if r.next, err = parseURI(o.Route); err != nil {
-			return nil, fmt.Errorf("outbound proxy: %w", err)
-		}
-		if _, loose := paramOK(r.next.UriParams, "lr"); !loose {
-			r.next.UriParams.Add("lr", "")
 		}
 	}
 	return r, nil
@@ -168,14 +161,25 @@ func (u *UA) newRegistration(o RegisterOptions) (*registration, error) {
 // registration back, -1 only asks.
 func (r *registration) register(ctx context.Context, expires time.Duration) (time.Duration, error) {
 	u := r.u
-	transport := strings.ToLower(param(r.next.UriParams, "transport"))
-	if transport == "" {
-		transport = "udp"
-	}
-	h, err := u.resolve(ctx, flow{trunk: r.o.Trunk}, r.next, transport)
+	var granted time.Duration
+	var refused error
+	_, err := u.try(ctx, flow{trunk: r.o.Trunk}, &r.next, func(h hop) (res *sip.Response, err error) {
+		granted, res, refused = r.registerAt(ctx, h, expires)
+		if res == nil {
+			err = refused
+		}
+		return res, err
+	})
 	if err != nil {
 		return 0, err
 	}
+	return granted, refused
+}
+
+// registerAt sends it to one server, and returns the final response if there
+// is one.
+func (r *registration) registerAt(ctx context.Context, h hop, expires time.Duration) (time.Duration, *sip.Response, error) {
+	u := r.u
 	r.at = h.addr
 	req, contact := r.request(h, expires)
 	r.auth.reuse(req)
@@ -185,7 +189,7 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 		r.bound = r.bound || expires > 0
 		res, _, err := u.roundTrip(ctx, h, req)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		if r.auth.answer(req, res) == nil {
 			continue
@@ -194,7 +198,7 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 		case res.StatusCode == 423 && expires > 0 && !longer:
 			least := seconds(headerValues(res, "Min-Expires"))
 			if least <= expires || least > maxMinExpires {
-				return 0, fmt.Errorf("%w, and would have it for %s", statusError(res), least)
+				return 0, res, fmt.Errorf("%w, and would have it for %s", statusError(res), least)
 			}
 			// What it asks for will not change soon.
 			expires, r.o.Expires, longer = least, least, true
@@ -204,23 +208,23 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 			r.auth.reuse(req)
 			continue
 		case res.StatusCode >= 300:
-			return 0, statusError(res)
+			return 0, res, statusError(res)
 		case expires <= 0:
 			r.bound = r.bound && expires < 0
-			return 0, nil
+			return 0, res, nil
 		}
 		granted := r.granted(res, contact, expires)
 		if granted <= 0 {
-			return 0, errors.New("sip: the registrar has not kept the registration")
+			return 0, res, errors.New("sip: the registrar has not kept the registration")
 		}
-		return granted, nil
+		return granted, res, nil
 	}
 }
 
 func (r *registration) request(h hop, expires time.Duration) (req *sip.Request, contact string) {
 	req = sip.NewRequest(sip.REGISTER, *r.uri.Clone())
-	if r.o.Route != "" {
-		req.AppendHeader(&sip.RouteHeader{Address: *r.next.Clone()})
+	if r.route != nil {
+		req.AppendHeader(r.route)
 	}
 	mf := sip.MaxForwardsHeader(70)
 	req.AppendHeader(&mf)

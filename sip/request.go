@@ -80,7 +80,7 @@ func (u *UA) answerStranger(f flow, req *sip.Request, why string) {
 }
 
 func (u *UA) warning(f flow, text string) Header {
-	host, port := f.ln.sentBy(f.peer.Addr())
+	host, port := f.sentBy()
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}

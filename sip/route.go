@@ -3,9 +3,7 @@ package sip
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,22 +50,34 @@ func (d *Dialog) build(m sip.RequestMethod, seq uint32) *sip.Request {
 // send sends a request within the dialog, again with credentials where they
 // are asked for, and returns the final response and the key of its
 // transaction. req is then as it was sent last.
-func (d *Dialog) send(ctx context.Context, req *sip.Request) (*sip.Response, string, error) {
-	h, err := d.nextHop(ctx)
-	if err != nil {
-		return nil, "", err
-	}
+func (d *Dialog) send(ctx context.Context, req *sip.Request) (res *sip.Response, key string, err error) {
 	auth := credentials{username: d.username, password: d.password}
-	for {
-		res, key, err := d.u.roundTrip(ctx, h, req)
-		if err != nil || auth.answer(req, res) != nil {
+	first := true
+	to := func(h hop) (*sip.Response, error) {
+		for {
+			if !first {
+				d.mu.Lock()
+				d.localSeq++
+				again(req, d.localSeq)
+				d.mu.Unlock()
+			}
+			first = false
+			res, key, err = d.u.roundTrip(ctx, h, req)
+			if err != nil || auth.answer(req, res) != nil {
+				return res, err
+			}
+		}
+	}
+	h, uri, fixed := d.nextHop()
+	if !fixed {
+		_, err = d.u.try(ctx, h.f, &uri, to)
+		if !first || err == nil || ctx.Err() != nil || !h.f.open() {
 			return res, key, err
 		}
-		d.mu.Lock()
-		d.localSeq++
-		again(req, d.localSeq)
-		d.mu.Unlock()
+		// A name that only the peer knows, a port nobody listens on.
 	}
+	_, err = to(h)
+	return res, key, err
 }
 
 // ack confirms a 2xx to an INVITE of ours, with its credentials (RFC 3261
@@ -79,136 +89,103 @@ func (d *Dialog) ack(invite *sip.Request, key string) {
 	for _, f := range authFields {
 		sip.CopyHeaders(f, invite, req)
 	}
-	h, err := d.nextHop(d.u.ctx)
-	if err != nil {
-		return
+	h, uri, fixed := d.nextHop()
+	if !fixed {
+		if other, err := d.u.first(d.u.ctx, h.f, &uri); err == nil {
+			h = other
+		} else if !h.f.open() {
+			return
+		}
 	}
 	d.u.addVia(h, req, sip.RFC3261BranchMagicCookie+token(16))
 	d.u.keepACK(key, d.id.remote, ack{[]byte(req.String()), h})
 }
 
 // nextHop says where requests of the dialog go now: to the first route, else
-// to the remote target. A peer that sent the INVITE itself and whose Contact
-// names another address sits behind a NAT and is reached where it sent its last
-// request from.
-func (d *Dialog) nextHop(ctx context.Context) (hop, error) {
+// to the remote target, as a URI. Not so (fixed) to a peer that sent the INVITE
+// itself and whose Contact names another address: it sits behind a NAT, and is
+// reached where it sent its last request from, or over its connection. So is a proxy that wants
+// to stay on the path and names the address its connection came from (RFC
+// 5923).
+func (d *Dialog) nextHop() (h hop, uri sip.Uri, fixed bool) {
 	d.mu.Lock()
-	uri := d.target
-	if len(d.routes) > 0 {
+	uri = d.target
+	routed := len(d.routes) > 0
+	if routed {
 		uri = d.routes[0]
 	}
 	f := d.way
 	d.mu.Unlock()
-	transport := strings.ToLower(param(uri.UriParams, "transport"))
-	if d.direct {
-		if f.conn != nil && !f.conn.closed.Load() && transport != "udp" {
-			return hop{f: f, addr: f.peer}, nil
-		}
-		if a, err := netip.ParseAddr(strings.Trim(uri.Host, "[]")); f.conn == nil && transport != "tcp" && err == nil && a.Unmap() != f.peer.Addr() {
-			return hop{f: f, addr: f.peer}, nil
-		}
+	h = hop{f: f, addr: f.peer}
+	network, err := networkOf(&uri)
+	addr, numeric := netip.ParseAddr(strings.Trim(uri.Host, "[]"))
+	switch same := network == f.ln.network || network == "ws" && f.ln.network == "wss"; {
+	case err != nil:
+	case f.conn == nil:
+		fixed = d.direct && (network == "" || same) && numeric == nil && addr.Unmap() != f.peer.Addr()
+	case !f.open():
+	case d.direct:
+		fixed = network != "udp"
+	case routed && !f.conn.dialled:
+		fixed = same && numeric == nil && addr.Unmap() == f.peer.Addr()
 	}
-	if transport == "" {
-		transport = f.ln.network
-	}
-	h, err := d.u.resolve(ctx, f, uri, transport)
-	if err != nil && ctx.Err() == nil && (f.conn == nil || !f.conn.closed.Load()) {
-		return hop{f: f, addr: f.peer}, nil // a name that only the peer knows, a port nobody listens on
-	}
-	return h, err
+	return h, uri, fixed
 }
 
-// resolve finds the way to a URI; f's listener, if it has one, and connection
-// are used where they fit.
-func (u *UA) resolve(ctx context.Context, f flow, uri sip.Uri, transport string) (hop, error) {
-	if uri.Scheme != "sip" {
-		return hop{}, fmt.Errorf("sip: no way to %s URIs", clean(uri.Scheme))
-	}
-	port := uri.Port
-	if port <= 0 || port > 65535 {
-		port = 5060
-	}
-	host := strings.Trim(uri.Host, "[]")
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		ctx, cancel := context.WithTimeout(ctx, 64*u.o.T1)
-		defer cancel()
-		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		if err != nil || len(ips) == 0 {
-			return hop{}, fmt.Errorf("sip: resolve %s: %w", clean(host), err)
-		}
-		i := slices.IndexFunc(ips, func(ip netip.Addr) bool { // a family we can send from, the same if we have sent
-			if f.ln != nil && f.ln.network == transport {
-				return f.ln.reaches(ip.Unmap())
-			}
-			return u.listenerFor(transport, ip.Unmap()) != nil
-		})
-		addr = ips[max(0, i)]
-	}
-	to := netip.AddrPortFrom(addr.Unmap(), uint16(port))
-	ln := f.ln
-	if ln == nil || ln.network != transport || !ln.reaches(to.Addr()) {
-		if ln = u.listenerFor(transport, to.Addr()); ln == nil {
-			return hop{}, fmt.Errorf("sip: no %s listener to reach %s", clean(transport), to)
-		}
-	}
-	if transport == "udp" {
-		return hop{f: flow{ln: ln, peer: to, trunk: f.trunk}, addr: to}, nil
-	}
-	if c := f.conn; c != nil && c.peer == to && !c.closed.Load() {
-		return hop{f: f, addr: to}, nil
-	}
-	c, err := u.dial(ctx, ln, to)
-	if err != nil {
-		return hop{}, fmt.Errorf("sip: connect to %s: %w", to, err)
-	}
-	return hop{f: flow{ln: ln, conn: c, peer: to, trunk: f.trunk}, addr: to}, nil
+// Target is where a request outside of a dialog goes.
+type Target struct {
+	URI   string // "sip:host:port;transport=tcp"
+	Route string // outbound proxy as a SIP URI, "": none
+	Trunk string // whose peer it is, for Options.ClientTLS and Options.AdvertiseFor
 }
 
-// listenerFor returns a listener of the network that can reach addr: of
-// several the one whose address faces it.
-func (u *UA) listenerFor(network string, addr netip.Addr) *listener {
-	var fit []*listener
-	for _, l := range u.listeners {
-		if l.network == network && l.reaches(addr) {
-			fit = append(fit, l)
-		}
+// route returns the URI that a request goes to next, and the outbound proxy's
+// Route if there is one.
+func (t Target) route() (uri, next sip.Uri, route *sip.RouteHeader, err error) {
+	if uri, err = parseURI(t.URI); err != nil || t.Route == "" {
+		return uri, uri, nil, err
 	}
-	if len(fit) < 2 {
-		return append(fit, nil)[0]
+	if next, err = parseURI(t.Route); err != nil {
+		return uri, next, nil, fmt.Errorf("outbound proxy: %w", err)
 	}
-	ours := facing(addr)
-	for _, l := range fit {
-		if a := l.addr.Addr(); a == ours || a.IsUnspecified() {
-			return l
-		}
+	if _, loose := paramOK(next.UriParams, "lr"); !loose {
+		next.UriParams.Add("lr", "")
 	}
-	return fit[0]
+	return uri, next, &sip.RouteHeader{Address: next}, nil
 }
 
-// reaches reports whether addr is of a family that l can send to.
-func (l *listener) reaches(addr netip.Addr) bool {
-	a := l.addr.Addr()
-	return a.Is4() == addr.Is4() || a == netip.IPv6Unspecified()
-}
-
-// Options sends an OPTIONS request to a SIP URI, "sip:host:port;transport=tcp",
-// and waits for the answer: nil for 2xx, a [*StatusError] for any other.
-func (u *UA) Options(ctx context.Context, target string) error {
-	var uri sip.Uri
-	if err := sip.ParseUri(target, &uri); err != nil || uri.Host == "" {
-		return fmt.Errorf("sip: %q is no SIP URI", target)
-	}
-	transport := strings.ToLower(param(uri.UriParams, "transport"))
-	if transport == "" {
-		transport = "udp"
-	}
-	h, err := u.resolve(ctx, flow{}, uri, transport)
+// Options sends an OPTIONS request, and waits for the answer: nil for 2xx, a
+// [*StatusError] for any other.
+func (u *UA) Options(ctx context.Context, t Target) error {
+	uri, next, route, err := t.route()
 	if err != nil {
 		return err
 	}
+	var req *sip.Request
+	res, err := u.try(ctx, flow{trunk: t.Trunk}, &next, func(h hop) (*sip.Response, error) {
+		if req == nil {
+			req = u.options(h, uri, route)
+		}
+		for req.RemoveHeader("Via") {
+		}
+		res, _, err := u.roundTrip(ctx, h, req)
+		return res, err
+	})
+	if err != nil {
+		return err
+	}
+	if res.StatusCode >= 300 {
+		return statusError(res)
+	}
+	return nil
+}
+
+func (u *UA) options(h hop, uri sip.Uri, route *sip.RouteHeader) *sip.Request {
 	req := sip.NewRequest(sip.OPTIONS, uri)
-	host, port := h.f.ln.sentBy(h.addr.Addr())
+	host, port := h.f.sentBy()
+	if route != nil {
+		req.AppendHeader(route)
+	}
 	mf := sip.MaxForwardsHeader(70)
 	req.AppendHeader(&mf)
 	from := sip.FromHeader{Address: sip.Uri{Scheme: "sip", Host: host, Port: port}}
@@ -223,14 +200,7 @@ func (u *UA) Options(ctx context.Context, target string) error {
 		appendHeader(req, Header{"User-Agent", u.o.UserAgent})
 	}
 	req.SetBody(nil)
-	res, _, err := u.roundTrip(ctx, h, req)
-	if err != nil {
-		return err
-	}
-	if res.StatusCode >= 300 {
-		return statusError(res)
-	}
-	return nil
+	return req
 }
 
 // seconds reads a header field of delta-seconds; 0: none, or unreadable.

@@ -26,7 +26,7 @@ const (
 type serverTx struct {
 	u         *UA
 	f         flow
-	to        netip.AddrPort // where responses go over UDP
+	to        netip.AddrPort // where responses go over UDP, or when the connection is gone
 	key, loop string         // keys in UA.txs and UA.loops
 	invite    bool
 
@@ -81,15 +81,16 @@ func txKey(req *sip.Request, m sip.RequestMethod) string {
 	return strings.Join([]string{string(m), via.Value(), param(req.From().Params, "tag"), req.CallID().Value(), strconv.Itoa(int(req.CSeq().SeqNo))}, " ")
 }
 
-// responseAddr is where responses go over UDP: RFC 3581 §4, RFC 3261 §18.2.2.
+// responseAddr is where responses go over UDP, or over another connection when
+// that of the request is gone: RFC 3581 §4, RFC 3261 §18.2.2.
 func responseAddr(f flow, req *sip.Request) netip.AddrPort {
 	via := req.Via()
-	if _, ok := paramOK(via.Params, "rport"); ok {
+	if _, ok := paramOK(via.Params, "rport"); ok && !f.reliable() {
 		return f.peer
 	}
 	port := via.Port
 	if port <= 0 || port > 65535 {
-		port = 5060
+		port = defaultPort(f.ln.network)
 	}
 	return netip.AddrPortFrom(f.peer.Addr(), uint16(port))
 }
@@ -138,8 +139,16 @@ func (tx *serverTx) respond(code int, b []byte) error {
 			tx.endIn(64 * t1)
 		}
 	}
+	if code >= 200 {
+		tx.send(b)
+		return nil
+	}
 	return tx.f.send(b, tx.to)
 }
+
+// send sends a response, over another connection where that of the request is
+// gone (RFC 3261 §18.2.2).
+func (tx *serverTx) send(b []byte) { tx.u.resend(b, hop{f: tx.f, addr: tx.to}) }
 
 // onCancel says what a CANCEL of this INVITE does, and our tag in it.
 func (tx *serverTx) onCancel(tag string, f func(Reason)) {

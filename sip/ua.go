@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,13 +22,15 @@ type UA struct {
 	log       *slog.Logger
 	parser    *sip.Parser
 	listeners []*listener
+	invalid   string // our host in what goes out over WebSocket (RFC 7118 §5.2)
+	failing   failing
 
 	trunkLimit, strangerLimit *limiter
 	record                    *record
 	nonces                    *nonces
 	gate                      logGate
 	stats                     counters
-	conns                     atomic.Int64
+	conns                     atomic.Int64 // accepted
 	strangers                 atomic.Int64 // of conns
 
 	ctx  context.Context // ends at Close
@@ -41,9 +44,11 @@ type UA struct {
 	loops   map[string]struct{}
 	clients map[string]*clientTx
 	dialogs map[dialogID]*Dialog
-	tcp     map[netip.AddrPort]*tcpConn
+	open    map[*conn]struct{}
+	reuse   map[connKey]*conn    // of open, for requests of ours
+	near    map[netip.Prefix]int // accepted ones of open, by source
 
-	dialling map[netip.AddrPort]*dialling
+	dialling map[connKey]*dialling
 	called   map[netip.Addr]int // with whom we have dialogs, or requests under way
 	calling  int                // Invites that run
 }
@@ -80,7 +85,7 @@ func (u *UA) Stats() Stats {
 		Received: u.stats.received.Load(), Malformed: u.stats.malformed.Load(), Dropped: u.stats.dropped.Load(),
 		Refused: u.stats.refused.Load(), Limited: u.stats.limited.Load(), Banned: u.stats.banned.Load(),
 		Challenged: u.stats.challenged.Load(), Failed: u.stats.failed.Load(), BannedAddresses: u.record.bans(u.now()),
-		Dialogs: len(u.dialogs), ServerTransactions: len(u.txs), ClientTransactions: len(u.clients), Connections: len(u.tcp),
+		Dialogs: len(u.dialogs), ServerTransactions: len(u.txs), ClientTransactions: len(u.clients), Connections: len(u.open),
 	}
 }
 
@@ -101,9 +106,10 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 		trunkLimit: newLimiter(o.Rate, o.Burst, 0), strangerLimit: newLimiter(o.UnknownRate, o.UnknownBurst, o.UnknownTotal),
 		record: newRecord(o.BanAfter, o.BanTime), nonces: newNonces(time.Now()),
 		txs: map[string]*serverTx{}, loops: map[string]struct{}{}, clients: map[string]*clientTx{},
-		dialogs: map[dialogID]*Dialog{}, tcp: map[netip.AddrPort]*tcpConn{},
-		dialling: map[netip.AddrPort]*dialling{}, called: map[netip.Addr]int{},
+		dialogs: map[dialogID]*Dialog{}, open: map[*conn]struct{}{}, reuse: map[connKey]*conn{}, near: map[netip.Prefix]int{},
+		dialling: map[connKey]*dialling{}, called: map[netip.Addr]int{},
 	}
+	u.invalid = strings.ToLower(token(12)) + ".invalid"
 	u.parser.MaxMessageLength = o.MaxMessage
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	for _, l := range o.Listen {
@@ -151,8 +157,8 @@ func (u *UA) Close() error {
 	for _, tx := range u.txs {
 		txs = append(txs, tx)
 	}
-	var conns []*tcpConn
-	for _, c := range u.tcp {
+	var conns []*conn
+	for c := range u.open {
 		conns = append(conns, c)
 	}
 	u.mu.Unlock()

@@ -58,5 +58,5 @@ func options(ctx context.Context, cfg *config.Config, t *config.Trunk, o Options
 		return err
 	}
 	defer ua.Close()
-	return ua.Options(ctx, t.Address)
+	return ua.Options(ctx, sip.Target{URI: t.Address, Route: t.Proxy, Trunk: t.Name})
 }

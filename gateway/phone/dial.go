@@ -14,6 +14,8 @@ type DialOptions struct {
 	Options
 	UA       *sip.UA
 	URI      string         // whom, sip:number@host:port;transport=…
+	Route    string         // outbound proxy as a SIP URI, "": none
+	Trunk    string         // over which; its TLS settings and advertised address count
 	Peer     netip.AddrPort // towards which the local address is chosen; zero: bind or advertise must tell
 	From, To sip.Party
 	Headers  []sip.Header
@@ -44,7 +46,7 @@ func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
 	l.last = sip.Offer(l.local)
 	l.local.Version++
 	d, answer, err := o.UA.Invite(ctx, sip.InviteOptions{
-		URI: o.URI, From: o.From, To: o.To, Headers: o.Headers, SDP: l.last.Marshal(),
+		URI: o.URI, Route: o.Route, Trunk: o.Trunk, From: o.From, To: o.To, Headers: o.Headers, SDP: l.last.Marshal(),
 		Username: o.Username, Password: o.Password, Handler: o.Handler, Timeout: o.Timeout,
 		Progress: func(code int, _ string, sdp []byte) {
 			if o.EarlyMedia && len(sdp) > 0 {
