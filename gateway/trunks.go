@@ -13,7 +13,7 @@ import (
 type trunkUA struct{ *sip.UA }
 
 func (u trunkUA) Options(ctx context.Context, uri, proxy, trunk string) error {
-	return u.UA.Options(ctx, uri)
+	return u.UA.Options(ctx, sip.Target{URI: uri, Route: proxy, Trunk: trunk})
 }
 
 // match finds the trunk of a source address: by the configuration, or since
@@ -71,5 +71,3 @@ func (g *Gateway) newTrunks() *trunk.Set {
 	o.Logger, o.Changed = g.log, g.tellDialable
 	return trunk.New(o)
 }
-
-func (u trunkUA) Resolve(ctx context.Context, uri string) ([]netip.AddrPort, error) { return nil, nil }
