@@ -84,7 +84,7 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 	g := &Gateway{
 		o: o, log: o.Logger, ctx: ctx, cancel: cancel,
 		calls: map[string]*call.Call{}, byTrunk: map[string]int{},
-		plan: dialplan.New(nil),
+		plan: dialplan.New(nil), counters: counters{quality: newQuality()},
 		idle: make(chan struct{}), asked: make(chan struct{}),
 	}
 	close(g.idle)

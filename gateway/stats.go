@@ -17,6 +17,7 @@ type counters struct {
 	seconds  atomic.Uint64 // of answered calls, rounded
 	moves    atomic.Uint64
 	rejoins  atomic.Uint64
+	quality  *quality
 	mu       sync.Mutex
 	byEnd    map[call.End]uint64
 }
@@ -36,6 +37,7 @@ func (c *counters) finished(s call.Summary) {
 	c.rejoins.Add(uint64(s.Rejoins))
 	if !s.Answered.IsZero() {
 		c.answered.Add(1)
+		c.quality.ended(s.Media)
 		c.seconds.Add(uint64(s.Ended.Sub(s.Answered).Round(time.Second) / time.Second))
 	}
 }
@@ -61,6 +63,7 @@ func (g *Gateway) Snapshot() api.Snapshot {
 		s.Calls = append(s.Calls, c.Info())
 	}
 	g.mu.Unlock()
+	s.Quality = g.counters.quality.snapshot()
 	s.Shards = g.set.Status()
 	s.Locate = g.set.Stats()
 	return s

@@ -55,6 +55,20 @@ type LegStats struct {
 	RoundTrip            time.Duration // from the far end's last report, 0 unknown
 }
 
+// LossIn is the share of the packets to us that did not come, 0 to 1.
+func (l LegStats) LossIn() float64 { return share(l.Lost, l.PacketsIn+l.Lost) }
+
+// LossOut is the share of our packets that the far end missed, as it reported;
+// 0 where it reported nothing.
+func (l LegStats) LossOut() float64 { return share(l.RemoteLost, l.PacketsOut) }
+
+func share(part, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return min(float64(part)/float64(whole), 1)
+}
+
 // Stats returns the counters.
 func (b *Bridge) Stats() Stats {
 	b.mu.Lock()

@@ -112,6 +112,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descFocus, bool01(sh.Focus), sh.Deployment, sh.Shard)
 		}
 	}
+	s.Quality.collect(ch, count)
 	l := s.Locate
 	for r, n := range map[string]uint64{
 		"told": l.Told, "asked": l.Asked, "balancer": l.Balancer, "hash": l.Hash,

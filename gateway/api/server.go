@@ -54,6 +54,7 @@ type Snapshot struct {
 	Rejoins       uint64 // conferences lost and looked for again
 	PortsInUse    int
 	Ended         map[string]uint64 // calls by end
+	Quality       Quality
 }
 
 // Server serves HTTP until Close.

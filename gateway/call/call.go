@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -428,7 +429,8 @@ func (c *Call) cleanup() {
 	}
 	attrs := []any{"end", string(e.end), "took", time.Since(c.started).Round(time.Millisecond), "shard", s.Shard}
 	if !c.answered.IsZero() {
-		attrs = append(attrs, "talked", time.Since(c.answered).Round(time.Millisecond))
+		attrs = append(attrs, "talked", time.Since(c.answered).Round(time.Millisecond),
+			measured("phone", stats.Phone), measured("conference", stats.Conference))
 	}
 	if e.detail != nil {
 		attrs = append(attrs, "detail", e.detail)
@@ -438,6 +440,22 @@ func (c *Call) cleanup() {
 		c.o.OnEnd(s)
 	}
 	close(c.done)
+}
+
+// measured is what the log says of a leg's audio: packets, loss in percent and
+// jitter in milliseconds both ways, and the round trip; what the far end never
+// reported is left out.
+func measured(leg string, l media.LegStats) slog.Attr {
+	ms := func(d time.Duration) float64 { return math.Round(d.Seconds()*1e4) / 10 }
+	percent := func(share float64) float64 { return math.Round(share*1e4) / 100 }
+	attrs := []any{"in", l.PacketsIn, "in_loss", percent(l.LossIn()), "in_jitter", ms(l.Jitter), "out", l.PacketsOut}
+	if l.Reports > 0 {
+		attrs = append(attrs, "out_loss", percent(l.LossOut()), "out_jitter", ms(l.RemoteJitter))
+	}
+	if l.RoundTrip > 0 {
+		attrs = append(attrs, "rtt", ms(l.RoundTrip))
+	}
+	return slog.Group(leg, attrs...)
 }
 
 func (c *Call) sayEnd(e ending) {
