@@ -100,7 +100,7 @@ func Import(files []File, o Options) (*Result, error) {
 		d.add(t)
 	}
 	trunk, canDial := im.trunk()
-	d.add(trunk)
+	d.add(trunk...)
 	d.add(im.dial(shards, canDial))
 	for _, t := range im.shardTables(shards) {
 		d.add(t)
@@ -120,6 +120,8 @@ type importer struct {
 	said  map[Note]bool
 	env   map[string]bool // taken names of environment variables
 	sipAt *string         // prefix of the SIP account, once looked for
+
+	insecure bool // certificates of some are not checked
 }
 
 // note says something about a property, which is done with thereby.

@@ -1,6 +1,7 @@
 package jigasi
 
 import (
+	std "cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
@@ -92,7 +94,7 @@ func TestImport(t *testing.T) {
 				l.Kind != config.LoginAccount || l.Password.Value() != `clear "and" text` || l.Username != "phones" {
 				t.Errorf("logins: %+v with %q, %+v with %q", s, s.Password.Value(), l, l.Password.Value())
 			}
-			if c.TrunkFor(netip.MustParseAddr("198.51.100.5")) == nil || tr.Password.Value() != `secret of "conf"` || strings.Join(tr.Codecs, " ") != "opus g722 pcma pcmu" || tr.Shard != "" {
+			if strings.Join(tr.Register, " ") != "sip:198.51.100.5" || tr.Username != "conf" || tr.Password.Value() != `secret of "conf"` || strings.Join(tr.Codecs, " ") != "opus g722 pcma pcmu" || tr.Shard != "" {
 				t.Errorf("trunk %+v", tr)
 			}
 			dials(t, c, "+4930123", "+4930123")
@@ -102,6 +104,9 @@ func TestImport(t *testing.T) {
 			if c.Trunks[0].Password.Value() != "a $ecret #1" || c.Shards[0].Password.Value() != "0123456789abcdef" || c.Gateway.StatsID != "jigasi-1" || c.Gateway.MaxCalls != 66 ||
 				c.Deployments[0].Login.Kind != config.LoginGuest || c.Deployments[0].MUC != "muc.meet.jitsi" {
 				t.Errorf("%+v", c)
+			}
+			if tr := c.Trunks[0]; tr.Address != "sip:pbx.example.org:5061;transport=tls" || strings.Join(tr.Register, " ") != tr.Address || !tr.TLS.Insecure || tr.SRTP != "required" || tr.SRTPKeys != "sdes" {
+				t.Errorf("%+v", tr)
 			}
 			dials(t, c, "30123", "030123")
 		}},
@@ -150,6 +155,87 @@ func TestImport(t *testing.T) {
 				t.Fatalf("does not load: %v\n%s", err, r.TOML)
 			}
 			tt.check(t, c)
+		})
+	}
+}
+
+// TestTrunk: what the SIP account says becomes keys of the trunk.
+func TestTrunk(t *testing.T) {
+	t.Parallel()
+	const acc = "net.java.sip.communicator.impl.protocol.sip.a."
+	for name, tt := range map[string]struct {
+		properties string // of the account; G: those of the stack
+		want       config.Trunk
+		note       string
+	}{
+		"registrar": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nG.REGISTRATION_EXPIRATION=600", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Expires: config.Duration{Duration: 10 * time.Minute}, Username: "u"}, ""},
+		"authorization name": {"USER_ID=u@pbx.example.org\nAUTHORIZATION_NAME=auth\nPASSWORD=cHc=", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "auth"}, ""},
+		"proxy before a registrar": {"USER_ID=u@example.com\nPASSWORD=cHc=\nSERVER_ADDRESS=sip.example.com\nPROXY_ADDRESS=192.0.2.7\nPROXY_PORT=5070\nPREFERRED_TRANSPORT=TCP", config.Trunk{
+			Address: "sip:sip.example.com;transport=tcp", Proxy: "sip:192.0.2.7:5070;transport=tcp", Register: []string{"sip:sip.example.com;transport=tcp"}, Username: "u",
+			Match: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, ""},
+		"proxy by itself": {"PROXY_ADDRESS=192.0.2.7", config.Trunk{
+			Address: "sip:192.0.2.7", Match: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, ""},
+		"no password": {"USER_ID=u@192.0.2.7", config.Trunk{
+			Address: "sip:192.0.2.7", Match: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}, "without user and password"},
+		"no keep-alive": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nKEEP_ALIVE_METHOD=NONE", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", Probe: config.Duration{Duration: -1}}, ""},
+		"digits by INFO": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nDTMF_METHOD=SIP_INFO_DTMF", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", DTMF: "info"}, ""},
+		"digits as tones": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nDTMF_METHOD=INBAND_DTMF", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", DTMF: "inband"}, ""},
+		"DTLS first": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nSAVP_OPTION=2\nENCRYPTION_PROTOCOL.DTLS-SRTP=0\nENCRYPTION_PROTOCOL.SDES=1\nENCRYPTION_PROTOCOL.ZRTP=2", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", SRTP: "optional", SRTPKeys: "dtls"}, ""},
+		"DTLS off": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nSAVP_OPTION=1\nENCRYPTION_PROTOCOL.DTLS-SRTP=0\nENCRYPTION_PROTOCOL_STATUS.DTLS-SRTP=false\nENCRYPTION_PROTOCOL.SDES=1", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", SRTP: "required"}, ""},
+		"ZRTP alone": {"USER_ID=u@pbx.example.org\nPASSWORD=cHc=\nSAVP_OPTION=1\nENCRYPTION_PROTOCOL.ZRTP=0", config.Trunk{
+			Address: "sip:pbx.example.org", Register: []string{"sip:pbx.example.org"}, Username: "u", SRTP: "required"}, "ZRTP is not spoken"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "net.java.sip.communicator.impl.protocol.sip.a=a\n"
+			for line := range strings.SplitSeq(tt.properties, "\n") {
+				if global, ok := strings.CutPrefix(line, "G."); ok {
+					text += "net.java.sip.communicator.impl.protocol.sip." + global + "\n"
+				} else {
+					text += acc + line + "\n"
+				}
+			}
+			text += "net.java.sip.communicator.impl.protocol.jabber.x=x\nnet.java.sip.communicator.impl.protocol.jabber.x.USER_ID=j@auth.meet.test\n" +
+				"net.java.sip.communicator.impl.protocol.jabber.x.PASSWORD=cHc=\nnet.java.sip.communicator.impl.protocol.jabber.x.BREWERY=b@internal.auth.meet.test\n"
+			r, err := Import([]File{{"sip-communicator.properties", []byte(text)}}, Options{Secrets: true, Lookup: lookup})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := load(t, r)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, r.TOML)
+			}
+			got, want := c.Trunks[0], tt.want
+			for _, d := range []struct {
+				is  *config.Duration
+				def time.Duration
+			}{{&want.Expires, 5 * time.Minute}, {&want.Probe, 30 * time.Second}} {
+				switch d.is.Duration {
+				case 0:
+					d.is.Duration = d.def
+				case -1:
+					d.is.Duration = 0
+				}
+			}
+			want.DTMF, want.SRTP, want.SRTPKeys = std.Or(want.DTMF, "auto"), std.Or(want.SRTP, "off"), std.Or(want.SRTPKeys, "sdes")
+			is := config.Trunk{Address: got.Address, Proxy: got.Proxy, Register: got.Register, Expires: got.Expires, Probe: got.Probe, Username: got.Username,
+				Match: got.Match, DTMF: got.DTMF, SRTP: got.SRTP, SRTPKeys: got.SRTPKeys}
+			if fmt.Sprintf("%+v", is) != fmt.Sprintf("%+v", want) {
+				t.Errorf("got  %+v\nwant %+v", is, want)
+			}
+			if n := notes(r); !strings.Contains(n, tt.note) || strings.Contains(n, "is not known to the import") {
+				t.Errorf("notes %s", n)
+			}
+			if len(c.Dial) != 1 || c.Dial[0].Redirects != 5 || !got.Transfer || !got.EarlyMedia {
+				t.Errorf("rule %+v, trunk %+v", c.Dial, got)
+			}
 		})
 	}
 }

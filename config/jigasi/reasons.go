@@ -49,13 +49,12 @@ var reasons = []reason{
 	{of(jigasiKey + `xmpp\.acc\.(?:USER_ID|PASS|ANONYMOUS_AUTH|UNIQUE_USER_ID|ALLOW_NON_SECURE)`), Moot, "the login of calls follows from the other properties of the account", ""},
 
 	// SIP.
-	{of(sipAccount + `(?:MUST_REGISTER_TO_CALL|FORCE_REGISTER_ON_TLS_CLOSE|KEEP_ALIVE_METHOD|KEEP_ALIVE_INTERVAL)`), Moot, "Brewline does not register, so there is no registration to keep alive", ""},
-	{of(stackKey + `impl\.protocol\.sip\.(?:REGISTRATION_EXPIRATION|FORCE_REGISTER_ON_TLS_CLOSE)`), Moot, "Brewline does not register, so there is no registration to keep alive", ""},
+	{of(sipAccount + `(?:MUST_REGISTER_TO_CALL|FORCE_REGISTER_ON_TLS_CLOSE)`), Moot, "while a trunk is not registered nothing is dialled over it, and it tries again for ever", ""},
+	{of(sipAccount + `KEEP_ALIVE_INTERVAL`), Moot, "is of trunk.probe, as far as OPTIONS kept alive", ""},
+	{of(stackKey + `impl\.protocol\.sip\.(?:REGISTRATION_EXPIRATION|FORCE_REGISTER_ON_TLS_CLOSE)`), Moot, "there is no registration of this account", ""},
 	{of(sipAccount + `DISPLAY_NAME`), Changed, "calls that go out show from_user and from_domain, no name", ""},
-	{of(sipAccount + `SAVP_OPTION`), Changed, "SRTP is not spoken with phones: a telephone system that insists on it cannot be reached", "0"},
-	{of(sipAccount + `(?:DEFAULT_ENCRYPTION|DEFAULT_SIPZRTP_ATTRIBUTE|MODE_PARANOIA|SDES_CIPHER_SUITES|ENCRYPTION_PROTOCOL\..*|ENCRYPTION_PROTOCOL_STATUS\..*)`), Moot, "audio is not encrypted towards phones; SAVP_OPTION says whether it had to be", ""},
-	{of(sipAccount + `CLIENT_TLS_CERTIFICATE`), Changed, "SIP over TLS is not spoken here", ""},
-	{of(sipAccount + `DTMF_METHOD`), Changed, "digits are telephone-event", "AUTO_DTMF|RTP_DTMF"},
+	{of(sipAccount + `(?:DEFAULT_ENCRYPTION|DEFAULT_SIPZRTP_ATTRIBUTE|MODE_PARANOIA|SDES_CIPHER_SUITES|ENCRYPTION_PROTOCOL\..*|ENCRYPTION_PROTOCOL_STATUS\..*)`), Moot, "SAVP_OPTION says whether audio is encrypted; all usual suites are offered", ""},
+	{of(sipAccount + `CLIENT_TLS_CERTIFICATE`), Changed, "write sip.tls with the certificate and key in PEM", ""},
 	{of(sipAccount + `(?:DTMF_.*)`), Moot, "digits are as long as they were pressed", ""},
 	{of(sipAccount + `(?:ConfigHeader\..*)`), Changed, "no headers of the operator's own are added to calls that go out", ""},
 	{of(sipAccount + `HEARTBEAT_SECONDS`), Changed, "no heartbeat is sent over INFO", "-1"},
@@ -63,7 +62,7 @@ var reasons = []reason{
 	{of(sipAccount + `JITSI_MEET_VISITOR_HEADER_NAME`), Changed, "callers do not become visitors", ""},
 	{of(sipAccount + `(?:PREVENT_AUTH_LOGIN|DOMAIN_BASE|OVERRIDE_ENCODINGS|PROXY_AUTO_CONFIG)`), Moot, "the result follows from it and other properties", ""},
 	{of(sipAccount + `(?:FORCE_PROXY_BYPASS|VOICEMAIL_.*|XCAP_.*|XIVO_.*|POLLING_PERIOD|SUBSCRIPTION_EXPIRATION|IS_PRESENCE_ENABLED|PROTOCOL_NAME|ACCOUNT_UID|ACCOUNT_ICON_PATH|PROTOCOL_ICON_PATH|IS_PREFERRED_PROTOCOL|IS_ACCOUNT_DISABLED)`), Moot, "is of Jitsi's program for the desktop", ""},
-	{of(stackKey + `SIP_PREFERRED_SECURE_PORT`), Moot, "SIP over TLS is not spoken here", ""},
+	{of(stackKey + `SIP_PREFERRED_SECURE_PORT`), Changed, "to be called over TLS write a tls:// address in sip.listen, and sip.tls", ""},
 	{of(stackKey + `impl\.protocol\.sip\.(?:RETRANSMITS_RINGING_INTERVAL|SKIP_REINVITE_ON_FOCUS_CHANGE_PROP)`), Moot, "Brewline does as RFC 3261 says", ""},
 	{of(stackKey + `impl\.protocol\.SIP_DSCP`), Changed, "packets are not marked; let the host's firewall do it", ""},
 

@@ -31,92 +31,209 @@ func (im *importer) sipAccount() string {
 }
 
 // trunk is the SIP account; canDial says whether calls can go out over it.
-func (im *importer) trunk() (t *table, canDial bool) {
+func (im *importer) trunk() (tables []*table, canDial bool) {
 	acc := im.sipAccount()
 	room := im.take(jigasi + "DEFAULT_JVB_ROOM_NAME")
 	if acc == "" {
 		im.note(Missing, "", "there is no SIP account: write a [[trunk]] with name and match")
 		return nil, false
 	}
-	t = &table{head: "[[trunk]]"}
+	t := &table{head: "[[trunk]]"}
 	t.text("name", trunkName, "")
 	user, domain, _ := strings.Cut(strings.TrimPrefix(im.take(acc+"USER_ID"), "sip:"), "@")
 	domain, _, _ = strings.Cut(domain, ";")
-	hosts := im.sipAddresses(t, acc, domain)
-	im.match(t, acc, hosts)
-	t.text("default_room", room, "")
-	im.codecs(t, acc)
-	im.ptime(t)
-	if password := im.password(acc+"PASSWORD", Changed); password != "" {
-		t.text("username", cmp.Or(im.take(acc+"AUTHORIZATION_NAME"), user), "")
-		t.set("password", im.secret(password, "trunk", trunkName), "")
-	} else {
-		im.take(acc + "AUTHORIZATION_NAME")
-	}
-	t.text("from_user", user, "")
-	t.text("from_domain", domain, "")
-	t.set("early_media", "true", "Jigasi let the meeting hear a 183")
-	return t, len(hosts) > 0
-}
-
-// sipAddresses sets where calls go, and returns the hosts from which they come.
-func (im *importer) sipAddresses(t *table, acc, domain string) (hosts []string) {
-	proxy, proxyPort := im.take(acc+"PROXY_ADDRESS"), im.take(acc+"PROXY_PORT")
-	server, serverPort := im.take(acc+"SERVER_ADDRESS"), im.take(acc+"SERVER_PORT")
-	transportKey, transport := im.first(acc+"PREFERRED_TRANSPORT", acc+"SERVER_TRANSPORT", sipStack+"DEFAULT_TRANSPORT")
-	if im.is(acc + "PROXY_AUTO_CONFIG") {
-		proxy = ""
-	}
-	registrar := cmp.Or(server, domain)
-	host, port := cmp.Or(proxy, registrar), proxyPort
-	if proxy == "" {
-		port = serverPort
-	}
-	host, port = splitPort(host, port)
-	if host == "" {
-		im.note(Changed, "", "the SIP account has neither proxy nor registrar, so the trunk has no address and calls cannot go out")
-		return nil
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		port = ""
-	}
-	address := "sip:"
-	if strings.Contains(host, ":") {
-		address += "[" + host + "]"
-	} else {
-		address += host
-	}
-	switch transport = strings.ToLower(transport); transport {
-	case "tls":
-		im.note(Changed, transportKey, "SIP over TLS is not spoken here: the trunk is to be reached over TCP")
-		transport = "tcp"
-		if port == "5061" {
-			port = ""
-		}
-	case "udp", "tcp", "":
-	default:
-		im.note(Changed, transportKey, "is no transport; UDP is used")
-		transport = ""
-	}
-	if port != "" {
-		address += ":" + port
-	}
-	if transport != "" {
-		address += ";transport=" + transport
-	}
-	t.text("address", address, "")
-	if im.props[acc+"SERVER_ADDRESS"] != nil || domain != "" {
+	password := im.password(acc+"PASSWORD", Changed)
+	login := cmp.Or(im.take(acc+"AUTHORIZATION_NAME"), user)
+	p := im.sipPeer(acc, domain)
+	t.text("address", p.address(), "")
+	t.text("proxy", p.proxyAddress(), "")
+	registers := p.registrar != "" && login != "" && password != ""
+	if registers {
+		t.set("register", list(p.registration()), "")
+		im.registration(t)
+	} else if p.registrar != "" {
 		key := acc + "SERVER_ADDRESS"
 		if im.props[key] == nil {
 			key = acc + "USER_ID"
 		}
-		im.note(Changed, key, "Brewline does not register. Let the telephone system send calls to Brewline's address (sip.listen), as to a trunk or peer; nothing else needs to know where it is")
+		im.note(Changed, key, "Jigasi registered here; without user and password Brewline does not. Let the telephone system send calls to Brewline's address (sip.listen), or write trunk.username, password and register")
 	}
-	hosts = []string{host}
-	if r, _ := splitPort(registrar, ""); r != "" && r != host {
-		hosts = append(hosts, r)
+	im.match(t, acc, p.callers(registers), registers)
+	im.keepAlive(t, acc)
+	t.text("default_room", room, "")
+	im.codecs(t, acc)
+	im.ptime(t)
+	im.digits(t, acc)
+	im.encryption(t, acc)
+	if password != "" {
+		t.text("username", login, "")
+		t.set("password", im.secret(password, "trunk", trunkName), "")
+	}
+	t.text("from_user", user, "")
+	t.text("from_domain", domain, "")
+	t.set("early_media", "true", "Jigasi let the meeting hear a 183")
+	t.set("transfer", "true", "Jigasi followed REFER; here only to what a dial rule allows")
+	tables = []*table{t}
+	if p.transport == "tls" {
+		im.note(Changed, p.transportKey, "the trunk is called over TLS. To be called so as well, add tls://0.0.0.0:5061 to sip.listen and write sip.tls")
+		if im.is(trustAll) {
+			im.insecure = true
+			tables = append(tables, &table{head: "[trunk.tls]", rows: []row{{"insecure", "true", "ALWAYS_TRUST_MODE_ENABLED; better name a CA"}}})
+		}
+	}
+	return tables, p.registrar != "" || p.proxy != ""
+}
+
+// peer is where a SIP account is: its registrar, which is the domain of what
+// is dialled as well, and the proxy in front of it, "" if it is none or the same.
+type peer struct {
+	registrar, registrarPort string
+	proxy, proxyPort         string
+	transport, transportKey  string
+}
+
+// sipPeer reads where the SIP account is.
+func (im *importer) sipPeer(acc, domain string) (p peer) {
+	p.proxy, p.proxyPort = splitPort(im.take(acc+"PROXY_ADDRESS"), im.take(acc+"PROXY_PORT"))
+	server, port := im.take(acc+"SERVER_ADDRESS"), im.take(acc+"SERVER_PORT")
+	p.registrar, p.registrarPort = splitPort(cmp.Or(server, domain), port)
+	p.transportKey, p.transport = im.first(acc+"PREFERRED_TRANSPORT", acc+"SERVER_TRANSPORT", sipStack+"DEFAULT_TRANSPORT")
+	switch p.transport = strings.ToLower(p.transport); p.transport {
+	case "udp", "tcp", "tls", "":
+	default:
+		im.note(Changed, p.transportKey, "is no transport; UDP is used")
+		p.transport = ""
+	}
+	if im.is(acc + "PROXY_AUTO_CONFIG") {
+		p.proxy = ""
+	}
+	if p.proxy != "" && p.proxy == p.registrar { // how to reach it is the proxy's
+		p.registrarPort = cmp.Or(p.proxyPort, p.registrarPort)
+		p.proxy, p.proxyPort = "", ""
+	}
+	if p.registrar == "" && p.proxy == "" {
+		im.note(Changed, "", "the SIP account has neither proxy nor registrar, so the trunk has no address and calls cannot go out")
+	}
+	return p
+}
+
+// address is where calls go: to the registrar's domain.
+func (p peer) address() string {
+	if p.registrar == "" {
+		return sipURI(p.proxy, p.proxyPort, p.transport)
+	}
+	return p.registration()
+}
+
+func (p peer) registration() string { return sipURI(p.registrar, p.registrarPort, p.transport) }
+
+func (p peer) proxyAddress() string {
+	if p.registrar == "" { // the proxy is all there is
+		return ""
+	}
+	return sipURI(p.proxy, p.proxyPort, p.transport)
+}
+
+// callers are the hosts whose calls match has to let in. Registrars are let in
+// anyway.
+func (p peer) callers(registers bool) (hosts []string) {
+	if p.proxy != "" {
+		hosts = append(hosts, p.proxy)
+	}
+	if p.registrar != "" && !registers {
+		hosts = append(hosts, p.registrar)
 	}
 	return hosts
+}
+
+// sipURI writes sip:host:port;transport=…, "" without a host.
+func sipURI(host, port, transport string) string {
+	if host == "" {
+		return ""
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil && n != 0 {
+		host += ":" + port
+	}
+	if transport != "" {
+		host += ";transport=" + transport
+	}
+	return "sip:" + host
+}
+
+// registration sets for how long it registers.
+func (im *importer) registration(t *table) {
+	const key = sipStack + "REGISTRATION_EXPIRATION"
+	v := im.take(key)
+	if v == "" {
+		return
+	}
+	if n, err := strconv.ParseUint(v, 10, 20); err != nil || n < 30 {
+		im.note(Changed, key, "is no number of seconds from 30 on; 5m is used")
+	} else {
+		t.set("register_expires", quote(short(time.Duration(n)*time.Second)), "")
+	}
+}
+
+// keepAlive sets how the peer is asked whether it is there.
+func (im *importer) keepAlive(t *table, acc string) {
+	method, interval := im.take(acc+"KEEP_ALIVE_METHOD"), im.take(acc+"KEEP_ALIVE_INTERVAL")
+	switch strings.ToUpper(method) {
+	case "":
+	case "OPTIONS":
+		if n, err := strconv.ParseUint(interval, 10, 16); err == nil && n > 0 {
+			t.set("probe", quote(short(time.Duration(n)*time.Second)), "")
+		}
+	default: // its peer may not answer OPTIONS
+		t.set("probe", `"0s"`, "Jigasi sent no OPTIONS; better 30s, if the peer answers them")
+	}
+}
+
+// digits sets how keys of the meeting reach the phone.
+func (im *importer) digits(t *table, acc string) {
+	key := acc + "DTMF_METHOD"
+	switch v := im.take(key); v {
+	case "", "AUTO_DTMF":
+	case "RTP_DTMF", "SIP_INFO_DTMF", "INBAND_DTMF":
+		t.text("dtmf", map[string]string{"RTP_DTMF": "rtp", "SIP_INFO_DTMF": "info", "INBAND_DTMF": "inband"}[v], "")
+	default:
+		im.note(Changed, key, "is no method; auto is used")
+	}
+}
+
+// encryption sets whether audio is encrypted, and how keys are agreed on.
+func (im *importer) encryption(t *table, acc string) {
+	key := acc + "SAVP_OPTION"
+	switch v := im.take(key); v {
+	case "1":
+		t.text("srtp", "required", "")
+	case "2":
+		t.text("srtp", "optional", "")
+	case "", "0":
+		return
+	default:
+		im.note(Changed, key, "is neither 0, 1 nor 2; audio is not encrypted")
+		return
+	}
+	order := func(protocol string) int {
+		if status := im.take(acc + "ENCRYPTION_PROTOCOL_STATUS." + protocol); status != "" && !strings.EqualFold(status, "true") {
+			return -1
+		}
+		n, err := strconv.Atoi(im.take(acc + "ENCRYPTION_PROTOCOL." + protocol))
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	sdes, dtls, zrtp := order("SDES"), order("DTLS-SRTP"), order("ZRTP")
+	if dtls >= 0 && (sdes < 0 || dtls < sdes) {
+		t.text("srtp_keys", "dtls", "")
+	}
+	if zrtp >= 0 && sdes < 0 && dtls < 0 {
+		im.note(Changed, acc+"ENCRYPTION_PROTOCOL.ZRTP", "ZRTP is not spoken here; keys are agreed on by SDES")
+	}
 }
 
 // splitPort parts host:port; an IPv6 address has no brackets then.
@@ -127,8 +244,12 @@ func splitPort(host, port string) (string, string) {
 	return strings.Trim(host, "[]"), port
 }
 
-// match sets the addresses from which the SIP server's calls come.
-func (im *importer) match(t *table, acc string, hosts []string) {
+// match sets the addresses from which the SIP server's calls come, beside
+// those at which the trunk registers.
+func (im *importer) match(t *table, acc string, hosts []string, registers bool) {
+	if len(hosts) == 0 && registers {
+		return
+	}
 	var all []string
 	var named, unknown []string
 	for _, host := range hosts {
@@ -152,6 +273,10 @@ func (im *importer) match(t *table, acc string, hosts []string) {
 	key := acc + "PROXY_ADDRESS"
 	if im.props[key] == nil {
 		key = acc + "SERVER_ADDRESS"
+	}
+	if len(all) == 0 && registers {
+		im.note(Changed, key, "%s has no address that could be found; add to trunk.match where it calls from", strings.Join(unknown, " and "))
+		return
 	}
 	if len(all) == 0 {
 		t.remark(`match = ["192.0.2.10"] # to be filled in`)
@@ -257,5 +382,6 @@ func (im *importer) dial(shards []shard, canDial bool) *table {
 		t.set("number", quote(strings.ReplaceAll(prefix, "$", "$$")+"${0}"), "OUTBOUND_PREFIX")
 	}
 	t.set("trunks", list(trunkName), "")
+	t.set("redirects", "5", "Jigasi followed 301 and 302")
 	return t
 }

@@ -389,7 +389,6 @@ func (im *importer) shardTables(shards []shard) (out []*table) {
 	for _, s := range shards {
 		several[s.domain]++
 	}
-	insecure := false
 	allowed := strings.ToLower(im.take(jigasi + "ALLOWED_JID"))
 	if allowed == "" && len(shards) > 0 && shards[0].hasAccount {
 		im.note(Changed, "", "without ALLOWED_JID Jigasi dialled for anybody; Brewline does only for Jicofo in the shard's brewery, and for the shard's dial_from")
@@ -419,15 +418,15 @@ func (im *importer) shardTables(shards []shard) (out []*table) {
 		}
 		out = append(out, t)
 		if im.is(trustAll) && !strings.HasPrefix(s.url, "http:") {
-			insecure = true
+			im.insecure = true
 			out = append(out, &table{head: "[shard.tls]", rows: []row{{"insecure", "true", "ALWAYS_TRUST_MODE_ENABLED; better name a CA"}}})
 		}
 	}
 	if key := im.sipAccount() + "JITSI_AUTH_TOKEN_HEADER_NAME"; im.props[key] != nil && slices.ContainsFunc(shards, func(s shard) bool { return strings.HasPrefix(s.url, "xmpp:") }) {
 		im.note(Changed, key, "a call that brings a token logs in over BOSH, and the shards are reached over TCP here, as Jigasi's accounts were: write the BOSH address of each in its url, such as http://10.0.0.1:5280/http-bind")
 	}
-	if insecure {
-		im.note(Changed, trustAll, "Jigasi took any certificate, and so does shard.tls.insecure. Name the certificates in shard.tls.ca instead")
+	if im.insecure {
+		im.note(Changed, trustAll, "Jigasi took any certificate, and so does tls.insecure. Name the certificates in tls.ca instead")
 	} else {
 		im.take(trustAll)
 	}
