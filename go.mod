@@ -20,12 +20,12 @@ require (
 	github.com/pion/transport/v5 v5.1.4
 	github.com/prometheus/client_golang v1.25.0
 	go.uber.org/goleak v1.3.0
+	golang.org/x/net v0.59.0
 	golang.org/x/sys v0.48.0
 	golang.org/x/text v0.42.0
 	gopkg.in/hraban/opus.v2 v2.0.0-20230925203106-0188a62cb302
 	mellium.im/sasl v0.3.2
 	mellium.im/xmlstream v0.15.4
-	golang.org/x/net v0.59.0
 )
 
 require (

@@ -333,9 +333,13 @@ func (l *loader) checkTrunks(at place, c *Config) {
 		at     place
 	}
 	var matches []match
+	users := map[string]place{}
 	for i := range c.Trunks {
 		t, at := &c.Trunks[i], at.at(i)
 		l.unique(names, at.key("name"), t.Name, "trunk")
+		if t.AcceptUsername != "" {
+			l.unique(users, at.key("accept_username"), t.AcceptUsername, "user to be let in")
+		}
 		for j, p := range t.Match {
 			here := at.key("match").at(j)
 			if !p.IsValid() || l.wrongAt(here) {

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"cmp"
+	"net"
 	"net/netip"
 	"regexp"
+	"strings"
 )
 
 // Config is a whole configuration. As [Load] returns it, every default is
@@ -278,6 +281,33 @@ func (c *Config) Trunk(name string) *Trunk {
 		}
 	}
 	return nil
+}
+
+// From is who calls in calls that go out over the trunk, and who registers:
+// user and host, "" where the local address stands.
+func (t *Trunk) From() (user, domain string) {
+	user, domain = t.FromUser, t.FromDomain
+	if len(t.Register) > 0 {
+		user = cmp.Or(user, t.Username)
+		domain = cmp.Or(domain, sipHost(t.Register[0]))
+	}
+	return user, domain
+}
+
+// sipHost is the host of a SIP address that isSIPAddress accepts.
+func sipHost(s string) string {
+	_, rest, _ := strings.Cut(s, ":")
+	rest, _, _ = strings.Cut(rest, ";")
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		rest = rest[i+1:]
+	}
+	if host, _, err := net.SplitHostPort(rest); err == nil {
+		if strings.Contains(host, ":") {
+			return "[" + host + "]"
+		}
+		return host
+	}
+	return rest
 }
 
 // TrunkFor returns the trunk to which a source address belongs, or nil.

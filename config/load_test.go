@@ -379,3 +379,21 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 	}
 	walk("", reflect.TypeFor[Config]())
 }
+
+func TestTrunkFrom(t *testing.T) {
+	for _, tt := range []struct {
+		trunk        Trunk
+		user, domain string
+	}{
+		{Trunk{Username: "gw"}, "", ""},
+		{Trunk{FromUser: "a", FromDomain: "b"}, "a", "b"},
+		{Trunk{Username: "gw", Register: []string{"sip:one.example:5070;transport=tcp", "sip:two"}}, "gw", "one.example"},
+		{Trunk{Username: "gw", FromUser: "4930", FromDomain: "b", Register: []string{"sip:one"}}, "4930", "b"},
+		{Trunk{Username: "gw", Register: []string{"sip:[2001:db8::1]:5060"}}, "gw", "[2001:db8::1]"},
+		{Trunk{Username: "gw", Register: []string{"sip:[2001:db8::1]"}}, "gw", "[2001:db8::1]"},
+	} {
+		if user, domain := tt.trunk.From(); user != tt.user || domain != tt.domain {
+			t.Errorf("%+v: %q, %q", tt.trunk, user, domain)
+		}
+	}
+}

@@ -173,10 +173,11 @@ func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dial
 			last = fmt.Errorf("trunk %s: %w", name, err)
 			continue
 		}
+		fromUser, fromDomain := t.From()
 		o := phone.DialOptions{
 			Options: g.phoneOptions(cfg, t),
 			UA:      g.ua, URI: uri, Route: proxy, Trunk: t.Name, Peer: peer, Username: t.Username, Password: t.Password.Value(),
-			From:       sip.Party{User: t.FromUser, Host: t.FromDomain},
+			From:       sip.Party{User: fromUser, Host: fromDomain},
 			EarlyMedia: t.EarlyMedia, Timeout: t.DialTimeout.Duration,
 			Headers: []sip.Header{{Name: "JigasiCallDirection", Value: "out"}},
 		}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +186,48 @@ func TestTrunks(t *testing.T) {
 		if r := got["trunk "+name+": OPTIONS"]; r.Status != status {
 			t.Errorf("trunk %s is %q: %s", name, r.Status, r.Detail)
 		}
+	}
+}
+
+// registrar answers every request with a status line.
+func registrar(t *testing.T, status string) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { c.Close(); <-done })
+	go func() {
+		defer close(done)
+		b := make([]byte, 4096)
+		for {
+			n, src, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			res := "SIP/2.0 " + status + "\r\n"
+			for line := range strings.SplitSeq(string(b[:n]), "\r\n") {
+				name, _, _ := strings.Cut(line, ":")
+				if slices.Contains([]string{"Via", "From", "To", "Call-ID", "CSeq"}, name) {
+					res += line + "\r\n"
+				}
+			}
+			_, _ = c.WriteTo([]byte(res+"Content-Length: 0\r\n\r\n"), src)
+		}
+	}()
+	return "sip:" + c.LocalAddr().String()
+}
+
+func TestRegistrars(t *testing.T) {
+	t.Parallel()
+	sh := shard(t, jitsitest.ShardOptions{})
+	text := shardTOML(sh, "")
+	for name, status := range map[string]string{"fine": "200 OK", "wrong": "403 Forbidden", "unsaid": "405 Method Not Allowed"} {
+		text += fmt.Sprintf("[[trunk]]\nname = %q\nregister = [%q]\nusername = \"gw\"\npassword = \"secret\"\n", name, registrar(t, status))
+	}
+	if good, got := run(t, text); good || got["trunk fine: REGISTER"].Status != check.OK || got["trunk wrong: REGISTER"].Status != check.Fail ||
+		got["trunk unsaid: REGISTER"].Status != check.Warn || !strings.Contains(got["trunk wrong: REGISTER"].Remedy, "password") {
+		t.Errorf("%+v", got)
 	}
 }

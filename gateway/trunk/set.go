@@ -192,9 +192,10 @@ type policy struct {
 }
 
 func newPolicy(t *config.Trunk) policy {
+	user, _ := t.From()
 	p := policy{
 		name: t.Name, address: t.Address, proxy: t.Proxy, probe: t.Probe.Duration, expires: t.Expires.Duration,
-		registrars: t.Register, user: cmp.Or(t.FromUser, t.Username), username: t.Username, secret: t.Password.Value(),
+		registrars: t.Register, user: user, username: t.Username, secret: t.Password.Value(),
 		other: t.Advertise + t.TLS.CA + t.TLS.ServerName,
 	}
 	if len(t.Register) > 0 {
