@@ -1,7 +1,6 @@
 package sip
 
 import (
-	"errors"
 	"net/netip"
 
 	"github.com/emiago/sipgo/sip"
@@ -53,10 +52,8 @@ func (u *UA) take(f flow, s source, req *sip.Request, err error) {
 		u.handleRequest(f, req)
 		return
 	}
-	code := sip.StatusBadRequest
-	if errors.Is(err, sip.ErrMessageTooLarge) {
-		code = sip.StatusMessageTooLarge
-	} else if err == nil {
+	code := codeOf(err)
+	if err == nil {
 		code, err = invalid(req)
 	}
 	switch {

@@ -134,7 +134,7 @@ type Dialog struct {
 }
 
 func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, error) {
-	contact := req.Contact()
+	contact := contactOf(req)
 	if contact == nil || contact.Address.Host == "" || contact.Address.Wildcard ||
 		contact.Address.Scheme != "sip" && contact.Address.Scheme != "sips" {
 		return nil, errors.New("no usable Contact")

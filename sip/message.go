@@ -96,6 +96,11 @@ func (u *UA) response(f flow, req *sip.Request, r reply) []byte {
 	if h := req.CSeq(); h != nil {
 		res.AppendHeader(sip.HeaderClone(h))
 	}
+	for _, h := range req.Headers() { // what could not be read is given back as it came
+		if h, ok := h.(*unread); ok && framing[h.name] && h.name != "content-length" {
+			res.AppendHeader(sip.NewHeader(h.name, clean(h.Value())))
+		}
+	}
 	if r.code == 100 {
 		sip.CopyHeaders("Timestamp", req, res)
 	}

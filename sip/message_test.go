@@ -50,7 +50,7 @@ func TestRefusals(t *testing.T) {
 		{"no From tag", "INVITE", offerSDP, []string{"From: <sip:a@h>"}, 400, "", ""},
 		{"two From", "INVITE", offerSDP, []string{"X-Pad: 1\r\nFrom: <sip:m@h>;tag=2"}, 400, "", ""},
 		{"CSeq of another method", "INVITE", offerSDP, []string{"CSeq: 1 BYE"}, 400, "", ""},
-		{"no Call-ID", "INVITE", offerSDP, []string{"Call-ID:"}, 0, "", ""},
+		{"no Call-ID", "INVITE", offerSDP, []string{"Call-ID:"}, 400, "", ""},
 		{"version", "OPTIONS", "", []string{"OPTIONS sip:room@h SIP/3.0"}, 505, "", ""},
 		{"scheme", "OPTIONS", "", []string{"OPTIONS tel:+49170 SIP/2.0"}, 416, "", ""},
 		{"body cut off", "INVITE", offerSDP, []string{"Content-Length: 3000"}, 400, "", ""},

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"mime/multipart"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func invalid(req *sip.Request) (int, error) {
 		return 505, errors.New("version")
 	case strings.TrimSpace(string(cseq.MethodName)) != string(req.Method):
 		return 400, errors.New("method in CSeq differs")
-	case param(req.From().Params, "tag") == "":
+	case param(req.From().Params, "tag") == "" && !legacy(req):
 		return 400, errors.New("no From tag")
 	case req.Recipient.Scheme != "sip" && req.Recipient.Scheme != "sips":
 		return 416, errors.New("URI scheme")
@@ -55,10 +56,15 @@ func (u *UA) malformed(f flow, req *sip.Request, code int, err error) {
 	if req == nil || req.Method == sip.ACK {
 		return
 	}
-	if req.Via() == nil || req.From() == nil || req.To() == nil || req.CallID() == nil || req.CSeq() == nil {
-		return
+	to := f.peer
+	astray := func(h sip.Header) bool { un, ok := h.(*unread); return ok && un.name == "via" }
+	if !slices.ContainsFunc(req.Headers(), astray) { // else it does not say where to
+		if req.Via() == nil {
+			return
+		}
+		to = responseAddr(f, req)
 	}
-	_ = f.send(u.response(f, req, reply{code: code, tag: token(10), headers: []Header{u.warning(f, err.Error())}}), responseAddr(f, req))
+	_ = f.send(u.response(f, req, reply{code: code, tag: token(10), headers: []Header{u.warning(f, err.Error())}}), to)
 }
 
 // refuse gives a stranger the answer that strangers get, without a transaction
@@ -220,6 +226,20 @@ func multipartSDP(body []byte, boundary string) []byte {
 	return nil
 }
 
+// takesSDP reports whether a request takes an answer with a session description
+// (RFC 3261 §20.1).
+func takesSDP(req *sip.Request) bool {
+	values := headerValues(req, "Accept")
+	for _, t := range tokens(values) {
+		t, _, _ = strings.Cut(t, ";")
+		switch strings.TrimSpace(t) {
+		case contentSDP, "application/*", "*/*":
+			return true
+		}
+	}
+	return len(values) == 0
+}
+
 // handleInvite begins a dialog.
 func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 	respond := func(code int, hs ...Header) {
@@ -228,6 +248,10 @@ func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 	sdp, code, h := session(req)
 	if code != 0 {
 		respond(code, h)
+		return
+	}
+	if !takesSDP(req) {
+		respond(406)
 		return
 	}
 	d, err := u.newDialog(tx, req, sdp)

@@ -237,7 +237,7 @@ func (m *MediaLine) attribute(name, v string, maps map[uint8]Codec) error {
 	switch name {
 	case "rtpmap":
 		pt, rest, ok := payloadType(v)
-		if !ok {
+		if !ok || m.Type != "audio" { // of a line that is refused in any case
 			return nil
 		}
 		c := maps[pt]

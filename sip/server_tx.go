@@ -73,12 +73,18 @@ func (u *UA) newServerTx(f flow, req *sip.Request) (tx, repeated *serverTx, merg
 func txKey(req *sip.Request, m sip.RequestMethod) string {
 	via := req.Via()
 	branch := param(via.Params, "branch")
-	if strings.HasPrefix(branch, sip.RFC3261BranchMagicCookie) {
+	if !legacy(req) {
 		return strings.Join([]string{string(m), branch, strings.ToLower(via.Host), strconv.Itoa(via.Port)}, " ")
 	}
 	// RFC 2543: the whole top Via and what identifies the call. The To-tag is
 	// left out, since an ACK has one that the INVITE had not.
 	return strings.Join([]string{string(m), via.Value(), param(req.From().Params, "tag"), req.CallID().Value(), strconv.Itoa(int(req.CSeq().SeqNo))}, " ")
+}
+
+// legacy reports whether a request is of RFC 2543: its branch identifies nothing.
+func legacy(req *sip.Request) bool {
+	branch := param(req.Via().Params, "branch")
+	return len(branch) <= len(sip.RFC3261BranchMagicCookie) || !strings.HasPrefix(branch, sip.RFC3261BranchMagicCookie)
 }
 
 // responseAddr is where responses go over UDP, or over another connection when

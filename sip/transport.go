@@ -262,15 +262,7 @@ func (u *UA) datagram(f flow, b []byte) {
 func isResponse(b []byte) bool { return bytes.HasPrefix(b, []byte("SIP/2.0 ")) }
 
 // parse reads one message. On an error it may still return what it had read.
-func (u *UA) parse(b []byte) (msg sip.Message, err error) {
-	// The parser is not ours and its input is anybody's.
-	defer func() {
-		if r := recover(); r != nil {
-			msg, err = nil, fmt.Errorf("parser: %v", r)
-		}
-	}()
-	return u.parser.ParseSIP(b)
-}
+func (u *UA) parse(b []byte) (msg sip.Message, err error) { return readMessage(u.parser, b) }
 
 // splitHostPort splits "host", "host:port", "[v6]:port" and "v6".
 func splitHostPort(s string) (host string, port int, err error) {

@@ -102,7 +102,7 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 	}
 	o = o.withDefaults()
 	u := &UA{
-		o: o, log: o.Logger, parser: sip.NewParser(),
+		o: o, log: o.Logger, parser: newParser(o.MaxMessage),
 		trunkLimit: newLimiter(o.Rate, o.Burst, 0), strangerLimit: newLimiter(o.UnknownRate, o.UnknownBurst, o.UnknownTotal),
 		record: newRecord(o.BanAfter, o.BanTime), nonces: newNonces(time.Now()),
 		txs: map[string]*serverTx{}, loops: map[string]struct{}{}, clients: map[string]*clientTx{},
@@ -110,7 +110,6 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 		dialling: map[connKey]*dialling{}, called: map[netip.Addr]int{},
 	}
 	u.invalid = strings.ToLower(token(12)) + ".invalid"
-	u.parser.MaxMessageLength = o.MaxMessage
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	for _, l := range o.Listen {
 		ln, err := u.bind(ctx, l)
