@@ -32,17 +32,34 @@ func newPeer(t *testing.T, u *sip.UA, network string) *peer {
 			p.to = a
 		}
 	}
+	p.open(network)
+	return p
+}
+
+// newPeerOf is a peer of one listener.
+func newPeerOf(t *testing.T, to net.Addr) *peer {
+	t.Helper()
+	p := &peer{t: t, call: strings.ReplaceAll(t.Name(), "/", ".") + strconv.FormatInt(time.Now().UnixNano(), 36), to: to}
+	p.open(to.Network())
+	return p
+}
+
+func (p *peer) open(network string) {
+	p.t.Helper()
 	var err error
 	if network == "udp" {
-		p.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		ip := net.IPv4(127, 0, 0, 1)
+		if a := p.to.(*net.UDPAddr); a.IP.Equal(net.IPv6loopback) {
+			ip = net.IPv6loopback
+		}
+		p.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: ip})
 	} else {
 		p.tcp, err = net.Dial("tcp", p.to.String())
 	}
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	t.Cleanup(p.close)
-	return p
+	p.t.Cleanup(p.close)
 }
 
 func (p *peer) close() {
@@ -105,6 +122,13 @@ func (p *peer) request(method string, seq int, body string, lines ...string) str
 		}
 	}
 	return first + "\r\n" + strings.Join(fields, "\r\n") + "\r\n\r\n" + body
+}
+
+func (p *peer) sendTo(to net.Addr, s string) {
+	p.t.Helper()
+	if _, err := p.udp.WriteTo([]byte(s), to); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *peer) send(s string) {
