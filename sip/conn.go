@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,12 +110,17 @@ func (c *conn) under(f func() error) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.closed.Load() {
-		return net.ErrClosed
+		return c.why()
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(patience))
 	if err := f(); err != nil {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			// What the peer said last, as an alert of TLS, tells more than that
+			// it is gone.
+			c.wait(c.u.o.T1)
+		}
 		c.fail(err)
-		return err
+		return c.why()
 	}
 	// What the layers below write by themselves comes later.
 	return c.nc.SetWriteDeadline(time.Time{})
