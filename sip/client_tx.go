@@ -151,7 +151,7 @@ func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progr
 			// CANCEL waits for a sign of it (RFC 3261 §9.1).
 			cancelled = nil
 			if heard {
-				u.cancel(h, req, branch)
+				u.cancel(h, req, branch, context.Cause(ctx))
 				limit.Reset(64 * t1)
 			} else {
 				cancelWanted = true
@@ -169,7 +169,7 @@ func (u *UA) transact(ctx context.Context, tx *clientTx, req *sip.Request, progr
 			switch {
 			case cancelWanted:
 				cancelWanted = false
-				u.cancel(h, req, branch)
+				u.cancel(h, req, branch, context.Cause(ctx))
 				limit.Reset(64 * t1)
 			case cancelled != nil:
 				limit.Stop() // the answer takes as long as it takes
@@ -345,8 +345,14 @@ func ackNon2xx(invite *sip.Request, res *sip.Response) []byte {
 }
 
 // cancel sends a CANCEL for req and repeats it, without waiting.
-func (u *UA) cancel(h hop, req *sip.Request, branch string) {
+func (u *UA) cancel(h hop, req *sip.Request, branch string, why error) {
 	c := derive(req, sip.CANCEL)
+	var cause *CancelCause
+	if errors.As(why, &cause) {
+		for _, h := range cause.headers() {
+			appendHeader(c, h)
+		}
+	}
 	// The CANCEL has the INVITE's Via, so its transaction is made by hand.
 	key := "CANCEL " + branch
 	tx := &clientTx{hop: h, responses: make(chan *sip.Response, 8)}

@@ -77,11 +77,22 @@ type Party struct {
 // Of Cancelled, Bye and Lost at most one comes, and nothing after it; none
 // comes for an end that the owner brought about.
 type DialogHandler struct {
-	Cancelled func() // CANCEL, or the INVITE expired
+	Cancelled func(Reason) // CANCEL, or the INVITE expired
 	Bye       func(Reason)
 	Info      func(contentType string, body []byte)
 	Reoffer   func(*Reoffer)
-	Lost      func(error) // the ACK never came, a request was not answered, the user agent closed
+	Lost      func(error) // an ACK or PRACK never came, a request was not answered, the session expired, the user agent closed
+
+	// Refer asks to call somebody else in the place of the peer (RFC 3515).
+	// nil refuses it with 603, as does a policy without transfer with 405.
+	Refer func(*Refer)
+	// Replaced is a call that wants to take this dialog's place (RFC 3891). It
+	// must be answered or rejected, and once answered this dialog be ended.
+	// nil rejects it with 603.
+	Replaced func(*Dialog)
+	// Refreshed tells the answer to the offer of ours that was in force, which
+	// a session refresh repeated (RFC 4028 §7.4).
+	Refreshed func(offer, answer []byte)
 }
 
 // maxEvents bounds what waits for a handler to be set, or to return.
@@ -109,9 +120,10 @@ type Dialog struct {
 
 	username, password string // for challenges
 
-	local netip.AddrPort
-	offer []byte
-	done  chan struct{}
+	local  netip.AddrPort
+	offer  []byte
+	policy Policy
+	done   chan struct{}
 
 	mu        sync.Mutex
 	state     dialogState
@@ -128,9 +140,25 @@ type Dialog struct {
 	way       flow // of the peer's last request: a NAT may have given it another port
 	unacked   map[uint32]*unacked
 	theirs    *Reoffer
-	ours      bool // a re-INVITE of ours is under way
+	ours      bool // an offer of ours, or a refresh, is under way
 	repeat    *time.Timer
 	expires   *time.Timer
+	updates   bool   // the peer allows UPDATE
+	localSDP  []byte // our description that was sent last
+	timer     timer
+	refers    int
+
+	// Reliable provisional responses of ours.
+	rseq        uint32 // the last one's
+	pending     *provisional
+	queued      []*provisional
+	described   bool   // a response had our answer, or our offer
+	awaitsPRACK bool   // for the answer to it
+	prackSDP    []byte // that answer
+
+	// Those of the peer, while we wait for the answer.
+	heardRSeq uint32
+	earlySDP  []byte
 }
 
 func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, error) {
@@ -140,11 +168,12 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 		return nil, errors.New("no usable Contact")
 	}
 	d := &Dialog{
-		u: u, f: tx.f, way: tx.f, tx: tx, invite: req, offer: sdp, done: make(chan struct{}),
+		u: u, f: tx.f, way: tx.f, tx: tx, invite: req, offer: sdp, policy: u.o.Policy(tx.f.trunk), done: make(chan struct{}),
 		id:       dialogID{call: req.CallID().Value(), local: token(16), remote: param(req.From().Params, "tag")},
 		local:    tx.f.local(),
 		target:   *contact.Address.Clone(),
 		localSeq: 1, remoteSeq: int64(req.CSeq().SeqNo),
+		updates: allows(req, "UPDATE"),
 		unacked: map[uint32]*unacked{},
 	}
 	for _, h := range req.GetHeaders("Record-Route") {
@@ -192,6 +221,9 @@ func (d *Dialog) remove() {
 	delete(d.u.dialogs, d.id)
 	d.u.forgetCalled(d.f.peer.Addr())
 }
+
+// outgoing reports whether we made the call.
+func (d *Dialog) outgoing() bool { return d.tx == nil }
 
 // CallID returns the Call-ID.
 func (d *Dialog) CallID() string { return clean(d.id.call) }
@@ -248,17 +280,19 @@ func (d *Dialog) On(h DialogHandler) {
 }
 
 // post queues an event and delivers what is queued, unless somebody else is
-// at it. The last event is never left out.
-func (d *Dialog) post(last bool, ev func(DialogHandler)) {
+// at it. The last event is never left out; of the others it reports whether
+// they will be.
+func (d *Dialog) post(last bool, ev func(DialogHandler)) bool {
 	d.mu.Lock()
 	if d.silent || !last && len(d.events) >= maxEvents {
 		d.mu.Unlock()
-		return
+		return false
 	}
 	d.silent = last
 	d.events = append(d.events, ev)
 	d.mu.Unlock()
 	d.drain()
+	return true
 }
 
 func (d *Dialog) drain() {
@@ -285,17 +319,18 @@ func (d *Dialog) finish() bool {
 	}
 	wasEarly := d.state == early
 	d.state = ended
-	for _, t := range []*time.Timer{d.repeat, d.expires} {
+	for _, t := range []*time.Timer{d.repeat, d.expires, d.timer.t} {
 		if t != nil {
 			t.Stop()
 		}
 	}
+	d.confirmed(d.pending)
 	for _, w := range d.unacked {
 		w.settle(nil, ErrEnded)
 	}
 	// Requests that still wait for us get 487 (RFC 3261 §15.1.2).
 	gone := reply{code: 487, headers: Reason{Cause: 16, Text: "the call has ended"}.headers()}
-	if wasEarly {
+	if wasEarly && d.tx != nil {
 		_ = d.tx.respond(487, d.response(d.f, d.invite, gone)) // a no-op after Reject
 	}
 	if r := d.theirs; r != nil {
@@ -322,7 +357,7 @@ func (d *Dialog) lose(err error) {
 }
 
 // cancelled ends an early dialog with 487; later it does nothing.
-func (d *Dialog) cancelled(Reason) {
+func (d *Dialog) cancelled(r Reason) {
 	d.mu.Lock()
 	first := d.state == early && d.finish()
 	d.mu.Unlock()
@@ -330,7 +365,7 @@ func (d *Dialog) cancelled(Reason) {
 		d.remove()
 		d.post(true, func(h DialogHandler) {
 			if h.Cancelled != nil {
-				h.Cancelled()
+				h.Cancelled(r)
 			}
 		})
 	}
@@ -339,8 +374,8 @@ func (d *Dialog) cancelled(Reason) {
 // response writes a response of the dialog to req, which came by f.
 func (d *Dialog) response(f flow, req *sip.Request, r reply) []byte {
 	r.tag = d.id.local
-	if r.code > 100 && r.code < 300 && req.Method == sip.INVITE {
-		r.headers = append(r.headers, Header{"Contact", d.contact()}, Header{"Allow", allow})
+	if m := req.Method; r.code > 100 && r.code < 300 && (m == sip.INVITE || m == sip.UPDATE || m == sip.REFER) {
+		r.headers = append(append(r.headers, Header{"Contact", d.contact()}), d.policy.headers()...)
 	}
 	if r.body != nil {
 		r.ctype = contentSDP
@@ -357,7 +392,9 @@ func (d *Dialog) contact() string { return d.f.contact(d.invite.Recipient.User) 
 func (d *Dialog) Ringing() error { return d.Progress(180, nil) }
 
 // Progress sends a provisional response of the given code, with an answer in
-// it if sdp is not nil. It is repeated as in [Dialog.Ringing] until the next.
+// it if sdp is not nil. It is repeated as in [Dialog.Ringing] until the next;
+// or it goes reliably (RFC 3262), where policy and peer let it, and without a
+// PRACK in 64·T1 the call is rejected with 504 and Lost is told ErrNoPRACK.
 func (d *Dialog) Progress(code int, sdp []byte) error {
 	if code <= 100 || code > 199 {
 		return fmt.Errorf("sip: %d is no provisional response", code)
@@ -366,6 +403,9 @@ func (d *Dialog) Progress(code int, sdp []byte) error {
 	defer d.mu.Unlock()
 	if err := d.must(early); err != nil {
 		return err
+	}
+	if d.reliably(sdp) {
+		return d.progress(code, sdp)
 	}
 	b := d.response(d.f, d.invite, reply{code: code, body: sdp})
 	if d.repeat != nil {
@@ -445,7 +485,14 @@ func (d *Dialog) request(tx *serverTx, req *sip.Request) {
 		d.way = tx.f
 	}
 	over := d.state == ended // our BYE is still under way
+	if len(headerValues(req, "Allow")) > 0 {
+		d.updates = allows(req, "UPDATE")
+	}
 	switch {
+	case d.outgoing() && d.state == early && req.Method == sip.BYE:
+		d.mu.Unlock()
+		respond(481) // RFC 3261 §15: not before the 2xx
+		return
 	case req.Method == sip.BYE:
 		first := d.finish()
 		d.mu.Unlock()
@@ -467,6 +514,12 @@ func (d *Dialog) request(tx *serverTx, req *sip.Request) {
 	case req.Method == sip.INVITE:
 		d.reinvited(tx, req) // unlocks
 		return
+	case req.Method == sip.UPDATE:
+		d.updated(tx, req)
+		return
+	case req.Method == sip.PRACK && d.policy.Reliable != ReliableOff:
+		d.pracked(tx, req)
+		return
 	}
 	d.mu.Unlock()
 	switch req.Method {
@@ -483,13 +536,11 @@ func (d *Dialog) request(tx *serverTx, req *sip.Request) {
 			}
 		})
 	case sip.OPTIONS:
-		respond(200, Header{"Allow", allow}, Header{"Accept", contentSDP})
+		respond(200, append(d.policy.headers(), Header{"Accept", contentSDP})...)
+	case sip.REFER:
+		d.referred(tx, req, respond)
 	default:
-		if unserved[req.Method] {
-			respond(405, Header{"Allow", allow})
-		} else {
-			respond(501, Header{"Allow", allow})
-		}
+		respond(unserved(req.Method), Header{"Allow", d.policy.allow()})
 	}
 }
 

@@ -35,7 +35,7 @@ func newCalls() *calls { return &calls{make(chan *call, 100)} }
 func (c *calls) on(d *sip.Dialog) {
 	k := &call{d, make(chan struct{}, 9), make(chan sip.Reason, 9), make(chan error, 9), make(chan string, 99), make(chan *sip.Reoffer, 9)}
 	d.On(sip.DialogHandler{
-		Cancelled: func() { k.cancelled <- struct{}{} },
+		Cancelled: func(sip.Reason) { k.cancelled <- struct{}{} },
 		Bye:       func(r sip.Reason) { k.bye <- r },
 		Lost:      func(err error) { k.lost <- err },
 		Info:      func(ct string, b []byte) { k.info <- ct + "|" + string(b) },
@@ -352,10 +352,10 @@ func TestInDialog(t *testing.T) {
 		{"INFO", "", 4, []string{"From: <sip:alice@127.0.0.1>;tag=mallory"}, 481},
 		{"INFO", "", 5, []string{"To: <sip:room@127.0.0.1>;tag=guess"}, 481},
 		{"OPTIONS", "", 6, nil, 200},
-		{"UPDATE", "", 7, nil, 405},
+		{"PUBLISH", "", 7, nil, 405},
 		{"XYZ", "", 8, nil, 501},
 		{"INVITE", offerSDP, 9, []string{"Content-Type: text/plain"}, 415},
-		{"INVITE", offerSDP, 10, []string{"Require: timer"}, 420},
+		{"INVITE", offerSDP, 10, []string{"Require: timer, x-nothing"}, 420},
 		{"BYE", "", 11, []string{"Require: whatever"}, 200},
 		{"INFO", "", 12, nil, 481},
 	} {
@@ -719,7 +719,7 @@ func TestEventsBeforeHandler(t *testing.T) {
 	p.response(487)
 	<-d.Done()
 	cancelled := make(chan struct{}, 9)
-	d.On(sip.DialogHandler{Cancelled: func() { cancelled <- struct{}{} }})
+	d.On(sip.DialogHandler{Cancelled: func(sip.Reason) { cancelled <- struct{}{} }})
 	receive(t, "Cancelled", cancelled)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -23,7 +24,7 @@ type InviteOptions struct {
 	Headers  []Header // further header fields; those that SIP itself uses are left out
 	SDP      []byte   // our offer
 	Route    string   // outbound proxy as a SIP URI, "": none
-	Trunk    string   // whose peer it is; "": what Options.Match says of the address
+	Trunk    string   // whose peer it is, and whose Policy counts; "": what Options.Match says of the address
 	Username string   // for digest challenges (RFC 3261 §22), also within the dialog
 	Password string
 	Handler  DialogHandler
@@ -31,7 +32,16 @@ type InviteOptions struct {
 	// session description or nil. It must not block.
 	Progress func(code int, phrase string, sdp []byte)
 	Timeout  time.Duration // until the answer, then CANCEL; default 3 min
+	Replaces string        // value of Replaces: the peer's dialog that this call takes the place of (RFC 3891)
+	By       string        // value of Referred-By: who asked for the call (RFC 3892)
 }
+
+// CancelCause as the cause of a context's end tells why a call is cancelled:
+// it becomes the Reason of the CANCEL (RFC 3326).
+type CancelCause struct{ Reason }
+
+// Error implements error.
+func (c *CancelCause) Error() string { return "cancelled: " + c.Reason.String() }
 
 // Invite calls somebody and returns when they have answered: the dialog,
 // confirmed, and the session description of the answer, nil if it had none.
@@ -53,11 +63,13 @@ func (u *UA) Invite(ctx context.Context, o InviteOptions) (*Dialog, []byte, erro
 		return nil, nil, err
 	}
 	defer u.release()
-	ringing, cancel := context.WithTimeout(ctx, o.Timeout)
+	late := &CancelCause{Reason{Cause: 19, Text: "No answer within " + o.Timeout.String()}}
+	ringing, cancel := context.WithTimeoutCause(ctx, o.Timeout, late)
 	defer cancel()
 	c, err := u.newOutgoing(o)
 	var res *sip.Response
 	if err == nil {
+		defer c.drop()
 		res, err = c.send(ringing)
 	}
 	gone := ringing.Err() != nil && (err == nil || c != nil && c.heard)
@@ -68,6 +80,9 @@ func (u *UA) Invite(ctx context.Context, o InviteOptions) (*Dialog, []byte, erro
 		c.d.ack(c.tx.invite, c.tx.key)
 		c.d.On(o.Handler)
 		sdp, _, _ := session(res)
+		if sdp == nil {
+			sdp = c.d.earlySDP // a provisional response had it (RFC 3261 §13.2.1)
+		}
 		return c.d, sdp, nil
 	case err == nil && res.StatusCode < 300:
 		c.d.hangUp(c.tx, "Cancelled")
@@ -125,10 +140,16 @@ type outgoing struct {
 	tx    *clientTx // the last one
 	heard bool      // a provisional response came
 	d     *Dialog   // of the 2xx that it returned
+
+	policy Policy
+	min    time.Duration // Min-SE of a 422
+
+	mu      sync.Mutex
+	earlies map[string]*Dialog // by To tag
 }
 
 func (u *UA) newOutgoing(o InviteOptions) (*outgoing, error) {
-	c := &outgoing{u: u, o: o, call: sip.CallIDHeader(token(20)), tag: token(16)}
+	c := &outgoing{u: u, o: o, call: sip.CallIDHeader(token(20)), tag: token(16), earlies: map[string]*Dialog{}}
 	uri, next, route, err := (Target{URI: o.URI, Route: o.Route}).route()
 	if err != nil {
 		return nil, err
@@ -187,9 +208,10 @@ func (c *outgoing) send(ctx context.Context) (*sip.Response, error) {
 			tx.accepted = func(res *sip.Response, first bool) { c.accepted(tx, res, first) }
 			c.tx = tx
 			res, _, err := c.u.transact(ctx, tx, c.req, c.progress)
-			if err != nil || ctx.Err() != nil || auth.answer(c.req, res) != nil {
+			if err != nil || ctx.Err() != nil || !c.raise(res) && auth.answer(c.req, res) != nil {
 				return res, err
 			}
+			c.drop() // what was early has failed
 		}
 	})
 	if err != nil && !errors.Is(err, ErrEnded) {
@@ -210,18 +232,100 @@ func (c *outgoing) by(h hop, before bool) {
 		from.Params.Add("tag", c.tag)
 		c.req.ReplaceHeader(&from)
 	}
-	for _, name := range append([]string{"Contact"}, authFields...) {
+	for _, name := range append([]string{"Contact", "Allow", "Supported", "Require", "Session-Expires"}, authFields...) {
 		for c.req.RemoveHeader(name) {
 		}
 	}
+	c.drop()
+	c.policy = c.u.o.Policy(c.hop.f.trunk)
 	appendHeader(c.req, Header{"Contact", c.hop.f.contact(c.from.Address.User)})
+	for _, h := range c.policy.headers() {
+		appendHeader(c.req, h)
+	}
+	if c.policy.Reliable == ReliableRequired {
+		appendHeader(c.req, Header{"Require", "100rel"})
+	}
+	if t := c.policy.SessionTimer; t > 0 {
+		appendHeader(c.req, expires(max(t, c.u.o.MinSE, c.min), ""))
+	}
 }
 
+// progress takes a provisional response: each makes an early dialog (RFC 3261
+// §12.1), reliable ones are confirmed and come in their order (RFC 3262 §4).
 func (c *outgoing) progress(res *sip.Response) {
 	c.heard = true
-	if res.StatusCode > 100 && c.o.Progress != nil {
-		sdp, _, _ := session(res)
+	if res.StatusCode == 100 {
+		return
+	}
+	sdp, _, _ := session(res)
+	if d := c.early(res); d != nil {
+		rseq := rseqOf(res)
+		d.mu.Lock()
+		switch {
+		case rseq == 0 || c.policy.Reliable == ReliableOff:
+			rseq = 0
+		case d.heardRSeq != 0 && rseq != d.heardRSeq+1: // repeated, or too early: it will be repeated
+			d.mu.Unlock()
+			return
+		default:
+			d.heardRSeq = rseq
+		}
+		if sdp != nil && d.earlySDP == nil {
+			d.earlySDP = sdp
+		}
+		if rseq != 0 && sdp != nil {
+			d.ours = false // our offer is answered for good
+		}
+		d.mu.Unlock()
+		if rseq != 0 {
+			d.prack(rseq, c.tx.invite.CSeq().SeqNo)
+		}
+	}
+	if c.o.Progress != nil {
 		c.o.Progress(res.StatusCode, clean(res.Reason), sdp)
+	}
+}
+
+// early returns the early dialog of a provisional response, nil if it makes
+// none. Who calls holds no lock.
+func (c *outgoing) early(res *sip.Response) *Dialog {
+	to := res.To()
+	if to == nil || res.Contact() == nil {
+		return nil
+	}
+	tag := param(to.Params, "tag")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.earlies[tag]; d != nil || tag == "" || len(c.earlies) >= maxForks {
+		return d
+	}
+	d := c.newDialog(c.tx, res)
+	d.state, d.ours = early, true
+	if !c.register(d) {
+		return nil
+	}
+	c.earlies[tag] = d
+	h := c.o.Handler
+	d.On(DialogHandler{Reoffer: h.Reoffer, Replaced: h.Replaced})
+	return d
+}
+
+// drop ends the early dialogs that were not answered.
+func (c *outgoing) drop() {
+	c.mu.Lock()
+	earlies := c.earlies
+	c.earlies = map[string]*Dialog{}
+	c.mu.Unlock()
+	for _, d := range earlies {
+		d.mu.Lock()
+		if d.state == early {
+			d.finish()
+			d.silent = true
+			d.mu.Unlock()
+			d.remove()
+			continue
+		}
+		d.mu.Unlock()
 	}
 }
 
@@ -235,7 +339,12 @@ func (c *outgoing) request(uri sip.Uri, to sip.ToHeader) *sip.Request {
 	req.AppendHeader(&to)
 	req.AppendHeader(&c.call)
 	req.AppendHeader(&sip.CSeqHeader{MethodName: sip.INVITE})
-	appendHeader(req, Header{"Allow", allow})
+	if c.o.Replaces != "" {
+		appendHeader(req, Header{"Replaces", c.o.Replaces})
+	}
+	if c.o.By != "" {
+		appendHeader(req, Header{"Referred-By", c.o.By})
+	}
 	if c.u.o.UserAgent != "" {
 		appendHeader(req, Header{"User-Agent", c.u.o.UserAgent})
 	}
@@ -280,44 +389,100 @@ func (c *outgoing) accepted(tx *clientTx, res *sip.Response, first bool) {
 	}
 }
 
-// dialog makes the dialog of a 2xx (RFC 3261 §12.1.2); nil: there is no more
-// room for it.
+// dialog makes the dialog of a 2xx (RFC 3261 §12.1.2), or the early one to it;
+// nil: there is no more room for it.
 func (c *outgoing) dialog(tx *clientTx, res *sip.Response) *Dialog {
 	to := res.To()
 	if to == nil {
 		return nil
 	}
-	peer := c.hop.addr
+	c.mu.Lock()
+	d := c.earlies[param(to.Params, "tag")]
+	delete(c.earlies, param(to.Params, "tag"))
+	c.mu.Unlock()
+	if d != nil {
+		d.mu.Lock()
+		if d.state == early {
+			d.state, d.ours = confirmed, false
+			d.confirm(res)
+			d.mu.Unlock()
+			return d
+		}
+		d.mu.Unlock()
+	}
+	d = c.newDialog(tx, res)
+	d.state = confirmed
+	d.mu.Lock()
+	d.confirm(res)
+	d.mu.Unlock()
+	if !c.register(d) {
+		d.mu.Lock()
+		d.watch(0, false)
+		d.mu.Unlock()
+		return nil
+	}
+	return d
+}
+
+// confirm takes what a 2xx to our INVITE says beside the answer. d.mu is held.
+func (d *Dialog) confirm(res *sip.Response) {
+	d.heed(res)
+	d.updates = d.updates || allows(res, "UPDATE")
+	d.agreed(res)
+}
+
+// heed takes the way to the peer from a response to our INVITE.
+func (d *Dialog) heed(res *sip.Response) {
+	d.refreshTarget(res.Contact())
+	d.routes = routesOf(res)
+	// A Contact of a private network in an answer from a public one is of no
+	// use: the peer is behind a NAT.
+	a, err := netip.ParseAddr(strings.Trim(d.target.Host, "[]"))
+	d.direct = len(d.routes) == 0 && err == nil && private(a) && !private(d.f.peer.Addr())
+}
+
+// routesOf is the route set that a response to our INVITE makes.
+func routesOf(res *sip.Response) (routes []sip.Uri) {
+	rr := res.GetHeaders("Record-Route")
+	for i := len(rr) - 1; i >= 0; i-- { // in reverse
+		if h, ok := rr[i].(*sip.RecordRouteHeader); ok {
+			routes = append(routes, *h.Address.Clone())
+		}
+	}
+	return routes
+}
+
+// newDialog makes the dialog of a response with a To tag.
+func (c *outgoing) newDialog(tx *clientTx, res *sip.Response) *Dialog {
+	to := res.To()
 	d := &Dialog{
-		u: c.u, f: c.hop.f, way: c.hop.f, invite: c.mirrored(to), done: make(chan struct{}),
+		u: c.u, f: c.hop.f, way: c.hop.f, invite: c.mirrored(to), policy: c.policy, done: make(chan struct{}),
 		id:       dialogID{call: string(c.call), local: c.tag, remote: param(to.Params, "tag")}, // no tag: RFC 2543
 		username: c.o.Username, password: c.o.Password,
 		local:     c.hop.f.local(),
 		target:    *tx.invite.Recipient.Clone(),
-		state:     confirmed,
 		localSeq:  tx.invite.CSeq().SeqNo,
 		remoteSeq: -1,
+		localSDP:  c.o.SDP,
+		timer:     timer{min: c.min},
+		updates:   allows(res, "UPDATE"),
 		unacked:   map[uint32]*unacked{},
 	}
-	d.refreshTarget(res.Contact())
-	rr := res.GetHeaders("Record-Route")
-	for i := len(rr) - 1; i >= 0; i-- { // in reverse
-		if h, ok := rr[i].(*sip.RecordRouteHeader); ok {
-			d.routes = append(d.routes, *h.Address.Clone())
-		}
-	}
-	// A Contact of a private network in an answer from a public one is of no
-	// use: the peer is behind a NAT.
-	a, err := netip.ParseAddr(strings.Trim(d.target.Host, "[]"))
-	d.direct = len(d.routes) == 0 && err == nil && private(a) && !private(peer.Addr())
+	d.heed(res)
+	return d
+}
+
+// register lets requests of the peer's find the dialog, unless there is such
+// a one.
+func (c *outgoing) register(d *Dialog) bool {
 	c.u.mu.Lock()
 	defer c.u.mu.Unlock()
 	if c.u.closed || c.u.dialogs[d.id] != nil {
-		return nil
+		return false
 	}
 	c.u.dialogs[d.id] = d
-	c.u.called[peer.Addr()]++
-	return d
+	c.u.called[c.hop.addr.Addr()]++
+	return true
 }
 
 func private(a netip.Addr) bool {

@@ -52,12 +52,18 @@ type Options struct {
 	// 100 Trying has gone out. It must answer or reject the dialog.
 	OnInvite func(*Dialog)
 
+	// Policy tells what a trunk may do and is asked for, in calls of its. nil:
+	// the zero Policy for all.
+	Policy func(trunk string) Policy
+
 	UserAgent string // value of User-Agent and Server; "": none
 
 	// Timers of RFC 3261 §17, appendix A: T1 (500 ms) the round trip
 	// estimate, T2 (4 s) the longest retransmission interval, T4 (5 s) the
 	// life of a message in the network. Everything else is a multiple.
 	T1, T2, T4 time.Duration
+	// MinSE is the shortest session timer that is agreed to (RFC 4028 §5, 90 s).
+	MinSE time.Duration
 	// IdleTimeout closes a connection nothing came in on for so long (1 h).
 	IdleTimeout time.Duration
 	// HandshakeTimeout bounds connecting, and the handshakes of TLS and
@@ -100,6 +106,7 @@ func (o Options) withDefaults() Options {
 	def(&o.T2, 4*time.Second)
 	def(&o.T4, 5*time.Second)
 	def(&o.IdleTimeout, time.Hour)
+	def(&o.MinSE, 90*time.Second)
 	def(&o.HandshakeTimeout, 10*time.Second)
 	def(&o.KeepAlive, 90*time.Second)
 	def(&o.DownTime, time.Minute)
@@ -139,6 +146,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Accounts == nil {
 		o.Accounts = func() []Account { return nil }
+	}
+	if o.Policy == nil {
+		o.Policy = func(string) Policy { return Policy{} }
 	}
 	if o.Ready == nil {
 		o.Ready = func() (bool, time.Duration) { return true, 0 }

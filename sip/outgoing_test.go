@@ -294,7 +294,7 @@ func TestInviteRequestsWithin(t *testing.T) {
 	}
 	c.p.send(c.within(inv, "OPTIONS", 9, ""))
 	c.p.response(200)
-	c.p.send(c.within(inv, "UPDATE", 10, ""))
+	c.p.send(c.within(inv, "MESSAGE", 10, ""))
 	c.p.response(405)
 	// Ours, to it.
 	re := make(chan error, 1)

@@ -16,10 +16,14 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// unserved are the methods we can name but do not serve: 405 rather than 501.
-var unserved = map[sip.RequestMethod]bool{
-	sip.REGISTER: true, sip.SUBSCRIBE: true, sip.NOTIFY: true, sip.REFER: true,
-	sip.MESSAGE: true, sip.PRACK: true, sip.UPDATE: true, sip.PUBLISH: true,
+// unserved answers a method that is not served here: those that can be named
+// are not allowed, the others unknown.
+func unserved(m sip.RequestMethod) int {
+	switch m {
+	case sip.REGISTER, sip.SUBSCRIBE, sip.NOTIFY, sip.REFER, sip.MESSAGE, sip.PRACK, sip.UPDATE, sip.PUBLISH:
+		return 405
+	}
+	return 501
 }
 
 // invalid says what is wrong with a request as such: a response code and why.
@@ -123,8 +127,9 @@ func (u *UA) handleRequest(f flow, req *sip.Request) {
 		u.handleCancel(tx, req)
 		return
 	}
+	policy := u.o.Policy(f.trunk)
 	if req.Method != sip.BYE { // a BYE always ends the call
-		if un := unsupported(req); un != "" {
+		if un := policy.unsupported(req); un != "" {
 			respond(420, Header{"Unsupported", un})
 			return
 		}
@@ -143,25 +148,22 @@ func (u *UA) handleRequest(f flow, req *sip.Request) {
 		u.handleInvite(tx, req)
 	case sip.OPTIONS:
 		u.handleOptions(tx, req)
-	case sip.BYE, sip.INFO:
+	case sip.BYE, sip.INFO, sip.UPDATE:
+		respond(481)
+	case sip.PRACK:
+		if policy.Reliable == ReliableOff {
+			respond(405, Header{"Allow", policy.allow()})
+			return
+		}
 		respond(481)
 	default:
-		if unserved[req.Method] {
-			respond(405, Header{"Allow", allow})
-		} else {
-			respond(501, Header{"Allow", allow})
-		}
+		respond(unserved(req.Method), Header{"Allow", policy.allow()})
 	}
-}
-
-// unsupported returns the option tags of Require: we have no extensions.
-func unsupported(req *sip.Request) string {
-	return clean(strings.Join(tokens(headerValues(req, "Require")), ", "))
 }
 
 func (u *UA) handleOptions(tx *serverTx, req *sip.Request) {
 	ready, after := u.o.Ready()
-	hs := []Header{{"Allow", allow}, {"Accept", contentSDP}, {"Accept-Encoding", "identity"}, {"Supported", ""}}
+	hs := append(u.o.Policy(tx.f.trunk).headers(), Header{"Accept", contentSDP}, Header{"Accept-Encoding", "identity"})
 	code := 200
 	if !ready {
 		code = 503
@@ -246,6 +248,9 @@ func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 		_ = tx.respond(code, u.response(tx.f, req, reply{code: code, tag: token(10), headers: hs}))
 	}
 	sdp, code, h := session(req)
+	if code == 0 {
+		code, h = u.tooSmall(req)
+	}
 	if code != 0 {
 		respond(code, h)
 		return
@@ -253,6 +258,13 @@ func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 	if !takesSDP(req) {
 		respond(406)
 		return
+	}
+	var old *Dialog
+	if replaces := headerValues(req, "Replaces"); len(replaces) > 0 {
+		if old, code = u.replaced(tx.f.trunk, replaces); code != 0 {
+			respond(code)
+			return
+		}
 	}
 	d, err := u.newDialog(tx, req, sdp)
 	switch {
@@ -264,6 +276,10 @@ func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 		return
 	}
 	_ = tx.respond(100, u.response(tx.f, req, reply{code: 100}))
+	if old != nil {
+		old.replace(d)
+		return
+	}
 	go u.o.OnInvite(d) // the owner's, so Close does not wait for it
 }
 

@@ -228,7 +228,7 @@ func Start(ctx context.Context, o Options) *Call {
 // handler posts what happens in the dialog.
 func (c *Call) handler() sip.DialogHandler {
 	return sip.DialogHandler{
-		Cancelled: func() { c.box.end(ending{end: EndCancelled, phoneGone: true}) },
+		Cancelled: func(sip.Reason) { c.box.end(ending{end: EndCancelled, phoneGone: true}) },
 		Bye:       func(sip.Reason) { c.box.end(ending{end: EndCallerHungUp, phoneGone: true}) },
 		Lost:      func(err error) { c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true}) },
 		Reoffer:   func(r *sip.Reoffer) { c.box.post(r) },
