@@ -87,7 +87,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	if err != nil {
 		number = r.To
 		log.Warn("number refused", "to", cfg.Gateway.Mask(r.To), "why", err)
-	} else if out.Targets, err = g.targets(cfg, r, route); err != nil {
+	} else if out.Targets, err = g.targets(cfg, r.Room.String(), r.Headers, route); err != nil {
 		free()
 		refuse(call.EndCalleeFailed, "service-unavailable", err)
 		return
@@ -107,7 +107,8 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	o := call.Options{
 		ID: id, Out: out, Trunk: trunk.Name, Deployment: r.Deployment, Room: r.Conference,
 		Password: r.Password, DisplayName: calleeName(cfg, trunk, number), Mask: cfg.Gateway.Mask,
-		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		Transfer: g.transfers(r.Room.String(), r.Headers),
+		Pacer:    g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
 			Transport: g.transport(cfg), Timers: ct,
@@ -147,12 +148,33 @@ func (g *Gateway) redirects(r *brewery.DialRequest, number string, most int, fre
 			return nil, err
 		}
 		*free = done
-		return g.targets(g.cfg.Load(), r, route)
+		return g.targets(g.cfg.Load(), r.Room.String(), r.Headers, route)
+	}
+}
+
+// transfers finds out how to reach whom a phone's REFER names: by its user
+// part, as if the room had asked for it.
+func (g *Gateway) transfers(room string, headers []xmpp.Header) func(shard, uri string) ([]call.Target, func(), error) {
+	return func(shard, uri string) ([]call.Target, func(), error) {
+		number, err := dialplan.OfContact(uri)
+		if err != nil {
+			return nil, nil, err
+		}
+		route, release, err := g.plan.Admit(shard, number)
+		if err != nil {
+			return nil, nil, err
+		}
+		targets, err := g.targets(g.cfg.Load(), room, headers, route)
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return targets, release, nil
 	}
 }
 
 // targets are the trunks of a route that can take a call now.
-func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dialplan.Route) ([]call.Target, error) {
+func (g *Gateway) targets(cfg *config.Config, room string, headers []xmpp.Header, route dialplan.Route) ([]call.Target, error) {
 	var out []call.Target
 	var last error
 	for _, name := range g.alive(route.Trunks) {
@@ -182,9 +204,9 @@ func (g *Gateway) targets(cfg *config.Config, r *brewery.DialRequest, route dial
 			Headers: []sip.Header{{Name: "JigasiCallDirection", Value: "out"}},
 		}
 		if h := cfg.SIP.Headers.Room; len(h) > 0 {
-			o.Headers = append(o.Headers, sip.Header{Name: h[0], Value: r.Room.String()})
+			o.Headers = append(o.Headers, sip.Header{Name: h[0], Value: room})
 		}
-		for _, h := range r.Headers {
+		for _, h := range headers {
 			o.Headers = append(o.Headers, sip.Header{Name: h.Name, Value: h.Value})
 		}
 		out = append(out, call.Target{Trunk: name, Dial: o})

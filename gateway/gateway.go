@@ -125,6 +125,7 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	so.UserAgent = cfg.SIP.UserAgent
 	so.Ready = g.ready
 	so.OnInvite = g.invite
+	so.Policy = g.policy
 	so.Logger = g.log
 	if g.ua, err = sip.Listen(ctx, so); err != nil {
 		return fmt.Errorf("listen for SIP: %w", err)
@@ -142,6 +143,22 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	g.wg.Go(func() { set.Run(ctx) })
 	g.wg.Go(func() { g.tellLoad(ctx) })
 	return nil
+}
+
+// policy is what a trunk's peer may do and is asked for.
+func (g *Gateway) policy(trunk string) sip.Policy {
+	t := g.cfg.Load().Trunk(trunk)
+	if t == nil {
+		return sip.Policy{}
+	}
+	p := sip.Policy{SessionTimer: t.SessionTimer.Duration, Transfer: t.Transfer}
+	switch t.Reliable {
+	case "supported":
+		p.Reliable = sip.ReliableSupported
+	case "required":
+		p.Reliable = sip.ReliableRequired
+	}
+	return p
 }
 
 // Config is the configuration in force.

@@ -76,6 +76,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		DisplayName: callerName(trunk, d),
 		Mask:        cfg.Gateway.Mask,
 		Phone:       g.phoneOptions(cfg, trunk),
+		Transfer:    g.transfers(room.String(), nil),
 		Pacer:       g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,

@@ -33,6 +33,16 @@ type StatusError struct {
 // Error implements error.
 func (e *StatusError) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Phrase) }
 
+// Header returns the first value of a header field of the response, or "".
+func (e *StatusError) Header(name string) string {
+	for _, h := range e.Headers {
+		if canonical(h.Name) == canonical(name) {
+			return h.Value
+		}
+	}
+	return ""
+}
+
 func statusError(res *sip.Response) error {
 	e := &StatusError{Code: res.StatusCode, Phrase: clean(res.Reason), Reason: parseReason(res)}
 	best := -1.0

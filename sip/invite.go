@@ -287,7 +287,7 @@ func (c *outgoing) progress(res *sip.Response) {
 }
 
 // early returns the early dialog of a provisional response, nil if it makes
-// none. Who calls holds no lock.
+// none.
 func (c *outgoing) early(res *sip.Response) *Dialog {
 	to := res.To()
 	if to == nil || res.Contact() == nil {
@@ -396,10 +396,10 @@ func (c *outgoing) dialog(tx *clientTx, res *sip.Response) *Dialog {
 	if to == nil {
 		return nil
 	}
-	c.mu.Lock()
+	c.mu.Lock() // throughout: a 180 of the same phone may be read only now
+	defer c.mu.Unlock()
 	d := c.earlies[param(to.Params, "tag")]
 	delete(c.earlies, param(to.Params, "tag"))
-	c.mu.Unlock()
 	if d != nil {
 		d.mu.Lock()
 		if d.state == early {

@@ -34,6 +34,7 @@ type Refer struct {
 	answered bool
 	over     bool
 	notes    chan note
+	done     chan struct{}
 }
 
 // note is what a NOTIFY tells.
@@ -62,7 +63,7 @@ func (d *Dialog) referred(tx *serverTx, req *sip.Request, respond func(int, ...H
 		respond(400, d.u.warning(tx.f, fmt.Sprintf("%d Refer-To header fields", len(to))))
 		return
 	}
-	r := &Refer{d: d, tx: tx, req: req, notes: make(chan note, 8)}
+	r := &Refer{d: d, tx: tx, req: req, notes: make(chan note, 8), done: make(chan struct{})}
 	var ok bool
 	if r.URI, r.Replaces, ok = parseReferTo(to[0]); !ok {
 		respond(400, d.u.warning(tx.f, "Refer-To"))
@@ -156,6 +157,7 @@ func (r *Refer) Reject(code int, hs ...Header) error { return r.answer(code, hs.
 // with a final code ends that.
 func (r *Refer) Accept() error {
 	if r.mute {
+		close(r.done)
 		return r.answer(200, Header{"Refer-Sub", "false"})
 	}
 	if err := r.answer(202); err != nil {
@@ -187,9 +189,13 @@ func (r *Refer) Notify(code int, text string) {
 	r.notes <- n
 }
 
+// Done is closed, of a transfer that was accepted, when the peer has been told
+// the end of it, or cannot be told any more.
+func (r *Refer) Done() <-chan struct{} { return r.done }
 
 // run sends the NOTIFY requests, one after another.
 func (r *Refer) run() {
+	defer close(r.done)
 	for {
 		select {
 		case n := <-r.notes:

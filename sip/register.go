@@ -239,7 +239,7 @@ func (r *registration) request(h hop, expires time.Duration) (req *sip.Request, 
 		appendHeader(req, Header{"Contact", contact})
 		appendHeader(req, expiresHeader(expires))
 	}
-	appendHeader(req, Header{"Allow", allow})
+	appendHeader(req, Header{"Allow", r.u.o.Policy(h.f.trunk).allow()})
 	if r.u.o.UserAgent != "" {
 		appendHeader(req, Header{"User-Agent", r.u.o.UserAgent})
 	}
@@ -299,12 +299,7 @@ func (r *registration) sleep(ctx context.Context, d time.Duration, until time.Ti
 
 // retryAfter is the response's Retry-After, 0 if there is none.
 func (e *StatusError) retryAfter() time.Duration {
-	for _, h := range e.Headers {
-		if canonical(h.Name) == "retry-after" {
-			v, _, _ := strings.Cut(h.Value, ";")
-			v, _, _ = strings.Cut(v, "(")
-			return seconds([]string{v})
-		}
-	}
-	return 0
+	v, _, _ := strings.Cut(e.Header("Retry-After"), ";")
+	v, _, _ = strings.Cut(v, "(")
+	return seconds([]string{v})
 }

@@ -194,8 +194,8 @@ func (d *Dialog) again(ctx context.Context, m sip.RequestMethod, sdp []byte) ([]
 		case !errors.As(err, &se):
 			return answer, err
 		case se.Code == 491:
-		case se.Code == 500 && se.retryAfter() >= 0:
-			wait = min(se.retryAfter(), 20*d.u.o.T1)
+		case se.Code == 500 && se.Header("Retry-After") != "":
+			wait = max(wait, min(se.retryAfter(), 20*d.u.o.T1))
 		default:
 			return nil, err
 		}
@@ -220,20 +220,6 @@ func (d *Dialog) glarePause() time.Duration {
 		return 21*t1/5 + rand.N(19*t1/5)
 	}
 	return rand.N(4 * t1)
-}
-
-// retryAfter is the pause that a failure asks for, negative if for none.
-func (e *StatusError) retryAfter() time.Duration {
-	for _, h := range e.Headers {
-		if canonical(h.Name) == "retry-after" {
-			n, _, _ := strings.Cut(h.Value, ";")
-			n, _, _ = strings.Cut(n, "(")
-			if s, err := strconv.ParseUint(strings.TrimSpace(n), 10, 16); err == nil {
-				return time.Duration(s) * time.Second
-			}
-		}
-	}
-	return -1
 }
 
 var errGlare = errors.New("another offer is under way")

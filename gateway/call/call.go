@@ -75,7 +75,10 @@ type Options struct {
 	// Mask hides as much of a number as the operator wants, in logs.
 	Mask func(string) string
 
-	Phone          phone.Options
+	Phone phone.Options
+	// Transfer tells how to reach whom a phone's REFER names, for a room on
+	// that shard. release gives back what a dial rule counts. nil: no transfer.
+	Transfer       func(shard, uri string) (targets []Target, release func(), err error)
 	Pacer          *media.Pacer
 	OpusComplexity int
 
@@ -122,9 +125,11 @@ type Call struct {
 
 	// Owned by run.
 	started    time.Time
-	dialog     *sip.Dialog // nil until a callee has answered
-	out        *outbound   // nil if the call came in
-	phone      *phone.Leg
+	side       *side // the phone
+	phones     phones
+	transfer   *transfer // nil: none is under way
+	releases   []func()  // of transfers that succeeded
+	out        *outbound // nil if the call came in
 	bridge     *media.Bridge
 	audio      *audio
 	cur        *leg // the conference leg that is heard
@@ -149,7 +154,7 @@ type Call struct {
 
 	aloneArmed, aloneMaxArmed bool
 	finish                    *ending
-	late                      []dialedEvent // answers that crossed the end
+	late                      []*phone.Leg // whose answers crossed the end
 
 	emptyArmed bool
 
@@ -214,30 +219,17 @@ func Start(ctx context.Context, o Options) *Call {
 		rejoin: stoppedTimer(), watch: stoppedTimer(), farewell: stoppedTimer(),
 		invited: stoppedTimer(), empty: stoppedTimer(),
 	}
+	c.side = &side{audio: &sideAudio{phones: &c.phones}}
+	c.phones.current = c.side.audio
 	c.publish("locating")
 	if o.Out != nil {
 		c.out = &outbound{Outbound: *o.Out}
 	} else {
-		c.dialog = o.Dialog
-		c.dialog.On(c.handler())
+		c.side.dialog = o.Dialog
+		c.side.dialog.On(c.handler(c.side))
 	}
 	go c.run()
 	return c
-}
-
-// handler posts what happens in the dialog.
-func (c *Call) handler() sip.DialogHandler {
-	return sip.DialogHandler{
-		Cancelled: func(sip.Reason) { c.box.end(ending{end: EndCancelled, phoneGone: true}) },
-		Bye:       func(sip.Reason) { c.box.end(ending{end: EndCallerHungUp, phoneGone: true}) },
-		Lost:      func(err error) { c.box.end(ending{end: EndPhoneLost, detail: err, phoneGone: true}) },
-		Reoffer:   func(r *sip.Reoffer) { c.box.post(r) },
-		Info: func(ctype string, body []byte) {
-			if digit, _, ok := phone.ParseInfo(ctype, body); ok {
-				c.box.post(digitEvent{digit, byInfo})
-			}
-		},
-	}
 }
 
 // Done is closed when the call has ended and released everything.
@@ -266,7 +258,7 @@ func (c *Call) run() {
 		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key, wayOf(d)}) },
 		OnKey:   func(d media.Digit) { c.box.post(keyEvent{d}) },
 	})
-	c.audio = &audio{bridge: c.bridge}
+	c.audio, c.side.audio.Bridge = &audio{bridge: c.bridge}, c.bridge
 	if c.out == nil {
 		c.takeIn()
 	} else {
@@ -279,15 +271,15 @@ func (c *Call) run() {
 
 // takeIn begins a call that came in.
 func (c *Call) takeIn() {
-	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.dialog.RequestUser()))
+	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.side.dialog.RequestUser()))
 	po := c.o.Phone
-	po.Audio, po.Logger = c.bridge, c.log
-	p, err := phone.Accept(c.dialog, po)
+	po.Audio, po.Logger = c.side.audio, c.log
+	p, err := phone.Accept(c.side.dialog, po)
 	if err != nil {
 		c.box.end(ending{end: phoneEnd(err), detail: err})
 		return
 	}
-	c.phone = p
+	c.side.leg = p
 	c.locate()
 }
 
@@ -349,7 +341,7 @@ func (c *Call) terminate(e ending, events []any) bool {
 		l.conf.Leave()
 	}
 	p := e.end.Outcome().Prompt
-	if c.answer != isAnswered || e.phoneGone || p == promptNone || c.ctx.Err() != nil {
+	if c.answer != isAnswered || e.phoneGone || c.side.gone || p == promptNone || c.ctx.Err() != nil {
 		return false
 	}
 	c.farewell.Reset(c.t.Farewell)
@@ -361,10 +353,21 @@ func (c *Call) terminate(e ending, events []any) bool {
 func (c *Call) decline(events []any) {
 	for _, e := range events {
 		switch e := e.(type) {
-		case *sip.Reoffer:
-			e.Reject(488)
+		case reofferEvent:
+			e.r.Reject(488)
+		case referEvent:
+			e.refer.Reject(603)
+		case replacedEvent:
+			e.by.Reject(603, sip.Reason{})
+		case allowedEvent:
+			e.t.refer.Reject(603)
+			if e.release != nil {
+				e.release()
+			}
 		case dialedEvent:
-			c.late = append(c.late, e)
+			c.late = append(c.late, e.leg)
+		case transferredEvent:
+			c.late = append(c.late, e.leg)
 		}
 	}
 }
@@ -395,12 +398,24 @@ func (c *Call) handle(e any) {
 		c.redirected(e)
 	case progressEvent:
 		c.progress(e.code)
-	case *sip.Reoffer:
-		if c.phone != nil {
-			c.phone.Reoffer(e)
-		} else {
-			e.Reject(491)
+	case reofferEvent:
+		c.reoffered(e)
+	case refreshedEvent:
+		if e.side.leg != nil {
+			e.side.leg.Refreshed(e.offer, e.answer)
 		}
+	case goneEvent:
+		c.sideGone(e.side)
+	case referEvent:
+		c.referred(e)
+	case allowedEvent:
+		c.transferAllowed(e)
+	case transferProgress:
+		c.transferProgress(e)
+	case transferredEvent:
+		c.transferred(e)
+	case replacedEvent:
+		c.replaced(e)
 	}
 }
 
@@ -418,8 +433,14 @@ func (c *Call) cleanup() {
 	c.wg.Wait()
 	c.dropLateAnswer()
 	stats := c.bridge.Stats()
-	if c.phone != nil {
-		c.phone.Close()
+	if c.side.leg != nil {
+		c.side.leg.Close()
+	}
+	if c.transfer != nil {
+		c.transfer.drop()
+	}
+	for _, release := range c.releases {
+		release()
 	}
 	c.bridge.Close()
 	s := Summary{
@@ -459,7 +480,7 @@ func measured(leg string, l media.LegStats) slog.Attr {
 }
 
 func (c *Call) sayEnd(e ending) {
-	if e.phoneGone || c.dialog == nil {
+	if e.phoneGone || c.side.gone || c.side.dialog == nil {
 		return
 	}
 	o := e.end.Outcome()
@@ -474,10 +495,10 @@ func (c *Call) sayEnd(e ending) {
 	for range 2 {
 		err := sip.ErrState
 		if c.out == nil && c.answer != isAnswered {
-			err = c.dialog.Reject(o.Code, e.end.reason(e.detail), extra...)
+			err = c.side.dialog.Reject(o.Code, e.end.reason(e.detail), extra...)
 		}
 		if errors.Is(err, sip.ErrState) {
-			err = c.dialog.Bye(ctx, e.end.reason(e.detail))
+			err = c.side.dialog.Bye(ctx, e.end.reason(e.detail))
 		}
 		if err != nil {
 			c.log.Debug("last word not sent", "err", err)
@@ -491,7 +512,10 @@ func (c *Call) sayEnd(e ending) {
 // watchPhone ends a call whose phone has vanished without a BYE.
 func (c *Call) watchPhone() {
 	c.watch.Reset(c.t.PhoneSilence / 8)
-	if silent := c.phone.Silent(); silent > c.t.PhoneSilence {
+	if c.transfer != nil {
+		return
+	}
+	if silent := c.side.leg.Silent(); silent > c.t.PhoneSilence {
 		c.box.end(ending{end: EndPhoneSilent})
 	}
 }

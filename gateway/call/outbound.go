@@ -49,7 +49,7 @@ type outbound struct {
 	reffed  bool
 	target  int
 	ringing bool // a 18x came: no other trunk is tried
-	dialing context.CancelFunc
+	dialing context.CancelCauseFunc
 	failed  string // status word of a call that failed
 }
 
@@ -126,11 +126,13 @@ func (c *Call) overdue() {
 // dial calls the phone over the next trunk.
 func (c *Call) dial() {
 	t := c.out.Targets[c.out.target]
-	ctx, cancel := context.WithCancel(c.ctx)
+	ctx, cancel := context.WithCancelCause(c.ctx)
 	c.out.dialing = cancel
 	o := t.Dial
-	o.Audio, o.Logger = c.bridge, c.log
-	o.Handler = c.handler()
+	s := c.side
+	o.Audio, o.Logger = s.audio, c.log
+	o.Handler = c.handler(s)
+	o.Reoffer = func(l *phone.Leg, r *sip.Reoffer) { c.box.post(reofferEvent{s, l, r}) }
 	o.Progress = func(code int) { c.box.post(progressEvent{code}) }
 	c.log.Info("dialling", "to", c.o.Mask(c.out.To), "over", t.Trunk)
 	c.cur.conf.SetStatus("Calling")
@@ -153,10 +155,18 @@ func (c *Call) progress(code int) {
 
 // dialed follows the end of an attempt to reach the phone.
 func (c *Call) dialed(e dialedEvent) {
-	c.out.dialing()
+	c.out.dialing(nil)
+	if c.transfer != nil || c.answer == isAnswered { // another phone took the call
+		if e.leg != nil {
+			c.wg.Go(func() {
+				c.letGo(e.leg.Dialog(), nil)
+				e.leg.Close()
+			})
+		}
+		return
+	}
 	if e.err == nil {
-		c.phone = e.leg
-		c.dialog = e.leg.Dialog()
+		c.side.leg, c.side.dialog = e.leg, e.leg.Dialog()
 		c.wasAnswered(nil)
 		return
 	}
@@ -254,7 +264,7 @@ func (c *Call) watchHumans() {
 // waits for an answer, else to the conference by a status that stays a while.
 func (c *Call) outEnd(e ending) (stay time.Duration) {
 	if c.out.dialing != nil {
-		c.out.dialing() // CANCEL
+		c.out.dialing(&sip.CancelCause{Reason: e.end.reason(nil)}) // CANCEL
 	}
 	if !c.out.reffed {
 		c.out.reffed = true
@@ -293,12 +303,15 @@ func refusal(e End) string {
 func (c *Call) dropLateAnswer() {
 	events, _ := c.box.take()
 	c.decline(events)
-	for _, d := range c.late {
-		if d.leg != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
-			d.leg.Dialog().Bye(ctx, c.finish.end.reason(nil))
-			cancel()
-			d.leg.Close()
+	for _, leg := range c.late {
+		if leg == nil {
+			continue
 		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.t.Bye)
+		if err := leg.Dialog().Bye(ctx, c.finish.end.reason(nil)); errors.Is(err, sip.ErrState) {
+			leg.Dialog().Reject(480, c.finish.end.reason(nil))
+		}
+		cancel()
+		leg.Close()
 	}
 }

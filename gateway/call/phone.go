@@ -36,7 +36,7 @@ func (c *Call) ring() {
 		return
 	}
 	c.ringing = true
-	if err := c.dialog.Ringing(); err != nil {
+	if err := c.side.leg.Ring(); err != nil {
 		c.log.Debug("180 not sent", "err", err)
 	}
 }
@@ -48,7 +48,8 @@ func (c *Call) accept() {
 	}
 	c.answer = answering
 	c.aloneAnswer.Stop()
-	c.wg.Go(func() { c.box.post(answeredEvent{c.phone.Answer(c.ctx)}) })
+	leg := c.side.leg
+	c.wg.Go(func() { c.box.post(answeredEvent{leg.Answer(c.ctx)}) })
 }
 
 func (c *Call) wasAnswered(err error) {
@@ -60,7 +61,7 @@ func (c *Call) wasAnswered(err error) {
 		return
 	}
 	c.answer, c.answered = isAnswered, time.Now()
-	c.log.Info("answered", "codec", c.phone.Codec(), "took", time.Since(c.started).Round(time.Millisecond))
+	c.log.Info("answered", "codec", c.side.leg.Codec(), "took", time.Since(c.started).Round(time.Millisecond))
 	if c.cur != nil {
 		c.cur.conf.SetStatus("Connected")
 	}
@@ -141,10 +142,10 @@ func (c *Call) digit(d byte) {
 
 // key has the phone told of a digit that a participant sent.
 func (c *Call) key(d media.Digit) {
-	if c.phone == nil || c.answer != isAnswered {
+	if c.side.leg == nil || c.answer != isAnswered {
 		return
 	}
-	if err := c.phone.SendDigit(d); err != nil {
+	if err := c.side.leg.SendDigit(d); err != nil {
 		c.log.Info("digit of the meeting not sent", "why", err)
 	}
 }

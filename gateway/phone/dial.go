@@ -24,8 +24,14 @@ type DialOptions struct {
 	// EarlyMedia lets the audio of a 183 be heard before the answer.
 	EarlyMedia bool
 	Timeout    time.Duration // of the ringing
-	Handler    sip.DialogHandler
-	Progress   func(code int) // each provisional response; must not block
+	// Replaces and By are for a call that a transfer asked for: the header
+	// fields Replaces and Referred-By.
+	Replaces, By string
+	// Handler is the dialog's. Reoffer, which is called instead of its own, must
+	// not block either: it has the leg's Reoffer called.
+	Handler  sip.DialogHandler
+	Reoffer  func(*Leg, *sip.Reoffer)
+	Progress func(code int) // each provisional response; must not block
 }
 
 // Dial calls a phone and returns when it has answered. Cancelling ctx cancels
@@ -45,9 +51,12 @@ func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
 	}
 	l.last = sip.Offer(l.local)
 	l.local.Version++
+	h := o.Handler
+	h.Reoffer = func(r *sip.Reoffer) { o.Reoffer(l, r) }
 	d, answer, err := o.UA.Invite(ctx, sip.InviteOptions{
 		URI: o.URI, Route: o.Route, Trunk: o.Trunk, From: o.From, To: o.To, Headers: o.Headers, SDP: l.last.Marshal(),
-		Username: o.Username, Password: o.Password, Handler: o.Handler, Timeout: o.Timeout,
+		Username: o.Username, Password: o.Password, Handler: h, Timeout: o.Timeout,
+		Replaces: o.Replaces, By: o.By,
 		Progress: func(code int, _ string, sdp []byte) {
 			if o.EarlyMedia && len(sdp) > 0 {
 				l.early(sdp)
@@ -60,8 +69,10 @@ func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
 		return nil, err
 	}
 	l.mu.Lock()
-	l.d = d
-	if answer != nil || l.media == nil { // else the 183's answer stands (RFC 3261 §13.2.1)
+	l.d, l.live = d, true
+	if l.reoffered { // before the answer: what was agreed then stands
+		err = l.attach()
+	} else {
 		err = l.accepted(answer)
 	}
 	l.mu.Unlock()
@@ -89,8 +100,9 @@ func (l *Leg) early(sdp []byte) {
 	if l.media != nil {
 		return
 	}
+	l.live = true
 	if err := l.accepted(sdp); err != nil {
-		l.media = nil
+		l.media, l.live = nil, false
 		l.o.Logger.Info("early media not used", "err", err)
 	}
 }

@@ -50,13 +50,16 @@ type Leg struct {
 	conn  *transport.Phone
 	local sip.Local
 
-	mu       sync.Mutex
-	answer   []byte          // to an early offer
-	last     *sip.SDP        // our last description, for late offers
-	media    *sip.Media      // negotiated, nil until an offer was answered
-	attached *media.PhoneLeg // as the pacer has it, nil: it has none
-	closed   bool
-	since    time.Duration // when media was last (re)negotiated, transport.Now
+	mu        sync.Mutex
+	answer    []byte          // to an early offer
+	last      *sip.SDP        // our last description, for late offers
+	media     *sip.Media      // negotiated, nil until an offer was answered
+	attached  *media.PhoneLeg // as the pacer has it, nil: it has none
+	closed    bool
+	live      bool          // the phone may be heard, and hear
+	offered   bool          // in a provisional response
+	reoffered bool          // before a call that we made was answered
+	since     time.Duration // when media was last (re)negotiated, transport.Now
 
 	infos infos // digits that go out by INFO
 }
@@ -130,12 +133,30 @@ func (l *Leg) negotiate(offer *sip.SDP) ([]byte, error) {
 	return l.answer, nil
 }
 
+// Ring tells the phone that it rings. To an INVITE that has no offer and takes
+// reliable responses only, ours goes with it (RFC 3262 §5).
+func (l *Leg) Ring() error {
+	if !l.d.OfferDue() {
+		return l.d.Ringing()
+	}
+	l.mu.Lock()
+	l.last = sip.Offer(l.local)
+	l.local.Version++
+	l.offered = true
+	body := l.last.Marshal()
+	l.mu.Unlock()
+	return l.d.Progress(180, body)
+}
+
 // Answer sends the 200 and waits for the ACK. Media runs from the 200 on, or,
 // with a late offer, from the ACK.
 func (l *Leg) Answer(ctx context.Context) error {
 	l.mu.Lock()
 	body, late := l.answer, l.media == nil
-	if late {
+	l.live = true
+	if late && l.offered {
+		body = nil
+	} else if late {
 		l.last = sip.Offer(l.local)
 		l.local.Version++
 		body = l.last.Marshal()
@@ -224,7 +245,11 @@ func (l *Leg) Reoffer(r *sip.Reoffer) {
 	if err == nil {
 		var answer []byte
 		if answer, err = l.negotiate(offer); err == nil {
-			if err = l.attach(); err == nil {
+			if l.live {
+				err = l.attach()
+			}
+			l.reoffered = l.d == nil
+			if err == nil {
 				r.Answer(answer)
 				l.o.Logger.Info("phone renegotiated", "codec", codecName(l.media.Codec),
 					"sends", l.media.Receive, "receives", l.media.Send)
@@ -234,6 +259,21 @@ func (l *Leg) Reoffer(r *sip.Reoffer) {
 	}
 	l.o.Logger.Warn("re-INVITE refused", "err", err)
 	r.Reject(488)
+}
+
+// Refreshed takes the answer to an offer of ours that a session refresh
+// repeated (RFC 4028 §7.4).
+func (l *Leg) Refreshed(offer, answer []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was, err := sip.ParseSDP(offer)
+	if err == nil {
+		l.last = was
+		err = l.accepted(answer)
+	}
+	if err != nil {
+		l.o.Logger.Warn("answer to a session refresh is unusable", "err", err)
+	}
 }
 
 // Codec names the agreed codec.

@@ -1,0 +1,173 @@
+package call
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"brewline/gateway/phone"
+	"brewline/media"
+	"brewline/sip"
+)
+
+// side is a phone's part in the call. There is one, or two while the phone is
+// being transferred or replaced.
+type side struct {
+	// spare: the call does not end with this phone. An end of its is posted
+	// as goneEvent then.
+	spare  atomic.Bool
+	audio  *sideAudio
+	dialog *sip.Dialog // nil until a callee has answered
+	leg    *phone.Leg
+	gone   bool // owned by run
+}
+
+// Events of one side.
+type (
+	goneEvent    struct{ side *side }
+	reofferEvent struct {
+		side *side
+		leg  *phone.Leg // of a callee that has not answered yet
+		r    *sip.Reoffer
+	}
+	refreshedEvent struct {
+		side          *side
+		offer, answer []byte
+	}
+	referEvent struct {
+		side  *side
+		refer *sip.Refer
+	}
+	replacedEvent struct {
+		side *side
+		by   *sip.Dialog
+	}
+)
+
+// newSide makes a part for another phone, which is not heard yet.
+func (c *Call) newSide() *side {
+	s := &side{audio: &sideAudio{Bridge: c.bridge, phones: &c.phones}}
+	s.spare.Store(true)
+	return s
+}
+
+// handler posts what happens in the side's dialog.
+func (c *Call) handler(s *side) sip.DialogHandler {
+	end := func(e ending) {
+		e.phoneGone = true
+		if s.spare.Load() {
+			c.box.post(goneEvent{s})
+		} else {
+			c.box.end(e)
+		}
+	}
+	return sip.DialogHandler{
+		Cancelled: func(r sip.Reason) { end(ending{end: EndCancelled, detail: peerReason(r)}) },
+		Bye:       func(r sip.Reason) { end(ending{end: EndCallerHungUp, detail: peerReason(r)}) },
+		Lost:      func(err error) { end(ending{end: EndPhoneLost, detail: err}) },
+		Reoffer:   func(r *sip.Reoffer) { c.box.post(reofferEvent{side: s, r: r}) },
+		Info: func(ctype string, body []byte) {
+			if digit, _, ok := phone.ParseInfo(ctype, body); ok && !s.spare.Load() {
+				c.box.post(digitEvent{digit, byInfo})
+			}
+		},
+		Refer:     func(r *sip.Refer) { c.box.post(referEvent{s, r}) },
+		Replaced:  func(d *sip.Dialog) { c.box.post(replacedEvent{s, d}) },
+		Refreshed: func(offer, answer []byte) { c.box.post(refreshedEvent{s, offer, answer}) },
+	}
+}
+
+// peerReason is what the phone's side says of an end, for the log.
+func peerReason(r sip.Reason) error {
+	if r == (sip.Reason{}) {
+		return nil
+	}
+	return saidError{r}
+}
+
+type saidError struct{ r sip.Reason }
+
+func (e saidError) Error() string { return e.r.String() }
+
+func (c *Call) reoffered(e reofferEvent) {
+	switch {
+	case e.leg != nil:
+		e.leg.Reoffer(e.r)
+	case e.side.leg != nil:
+		e.side.leg.Reoffer(e.r)
+	default:
+		e.r.Reject(491)
+	}
+}
+
+// phones lets one of a call's phones at a time be heard.
+type phones struct {
+	mu      sync.Mutex
+	current *sideAudio
+}
+
+// sideAudio is one phone's access to the call's audio; it implements
+// phone.Audio. A phone that is not current is attached when it becomes that.
+type sideAudio struct {
+	*media.Bridge
+	phones *phones
+
+	waiting  *media.PhoneLeg
+	attached bool
+}
+
+// promote makes a the phone that is heard, and attaches it if it is ready.
+func (a *sideAudio) promote() error {
+	a.phones.mu.Lock()
+	defer a.phones.mu.Unlock()
+	if old := a.phones.current; old != nil && old != a && old.attached {
+		a.Bridge.DetachPhone()
+		old.attached = false
+	}
+	a.phones.current = a
+	if w := a.waiting; w != nil {
+		a.waiting = nil
+		return a.attach(*w)
+	}
+	return nil
+}
+
+func (a *sideAudio) attach(l media.PhoneLeg) error {
+	if err := a.Bridge.AttachPhone(l); err != nil {
+		return err
+	}
+	a.attached = true
+	return nil
+}
+
+// AttachPhone implements phone.Audio.
+func (a *sideAudio) AttachPhone(l media.PhoneLeg) error {
+	a.phones.mu.Lock()
+	defer a.phones.mu.Unlock()
+	if a.phones.current != a {
+		a.waiting = &l
+		return nil
+	}
+	return a.attach(l)
+}
+
+// UpdatePhone implements phone.Audio.
+func (a *sideAudio) UpdatePhone(send, receive bool) {
+	a.phones.mu.Lock()
+	defer a.phones.mu.Unlock()
+	if a.waiting != nil {
+		a.waiting.Send, a.waiting.Receive = send, receive
+	} else if a.attached {
+		a.Bridge.UpdatePhone(send, receive)
+	}
+}
+
+// DetachPhone implements phone.Audio.
+func (a *sideAudio) DetachPhone() {
+	a.phones.mu.Lock()
+	defer a.phones.mu.Unlock()
+	a.waiting = nil
+	if a.attached {
+		a.Bridge.DetachPhone()
+		a.attached = false
+	}
+}
