@@ -77,6 +77,8 @@ type SDP struct {
 	Addr    netip.Addr // origin; of one we write also that of the connection
 	ID      string     // of o=, decimal
 	Version string     // of o=, decimal
+	Lite    bool       // a=ice-lite (RFC 8839 §5.3)
+	Bundle  []string   // of a=group:BUNDLE (RFC 8843), the mids
 	Media   []MediaLine
 }
 
@@ -94,6 +96,14 @@ type MediaLine struct {
 	MaxPtime  time.Duration
 	RTCP      netip.AddrPort // a=rtcp (RFC 3605); port 0: not said, zero address: Addr
 	RTCPMux   bool           // RFC 5761
+
+	Mid         string   // a=mid (RFC 5888)
+	Crypto      []Crypto // those that can be used
+	Fingerprint Fingerprint
+	Setup       string // "actpass", "active", "passive"
+	ICE         ICE
+
+	keyed bool // has a=crypto, of whatever suite
 }
 
 // Limits of a description that is read. They are far above any phone's.
@@ -116,15 +126,18 @@ func ParseSDP(b []byte) (*SDP, error) {
 		return nil, fmt.Errorf("sdp: %d lines", len(lines))
 	}
 	s := &SDP{}
-	var conn netip.Addr // of the session
-	dir := SendRecv     // of the session
-	var ptime, maxptime time.Duration
+	var conn netip.Addr       // of the session
+	var session MediaLine     // what the session says for every line
 	maps := map[uint8]Codec{} // rtpmap and fmtp of the current line
 	var m *MediaLine
 	endMedia := func() {
-		if m != nil {
-			m.codecs(maps)
-			clear(maps)
+		if m == nil {
+			return
+		}
+		m.codecs(maps)
+		clear(maps)
+		if m.Fingerprint.Value == "" {
+			m.Fingerprint = session.Fingerprint
 		}
 	}
 	for i, l := range lines {
@@ -162,7 +175,8 @@ func ParseSDP(b []byte) (*SDP, error) {
 			}
 			var line MediaLine
 			if line, err = mediaLine(v); err == nil {
-				line.Addr, line.Direction, line.Ptime, line.MaxPtime = conn, dir, ptime, maxptime
+				line.Addr, line.Direction, line.Ptime, line.MaxPtime = conn, session.Direction, session.Ptime, session.MaxPtime
+				line.Setup, line.ICE = session.Setup, session.ICE
 				s.Media = append(s.Media, line)
 				m = &s.Media[len(s.Media)-1]
 			}
@@ -172,11 +186,17 @@ func ParseSDP(b []byte) (*SDP, error) {
 				err = m.attribute(name, strings.TrimSpace(val), maps)
 				break
 			}
-			line := MediaLine{Direction: dir, Ptime: ptime, MaxPtime: maxptime}
-			if name != "rtcp" { // meaningful for a media line only
-				err = line.attribute(name, strings.TrimSpace(val), map[uint8]Codec{})
+			switch name {
+			case "rtcp", "crypto", "mid": // meaningful for a media line only
+			case "ice-lite":
+				s.Lite = true
+			case "group":
+				if f := strings.Fields(val); len(f) > 1 && f[0] == "BUNDLE" && s.Bundle == nil {
+					s.Bundle = f[1:]
+				}
+			default:
+				err = session.attribute(name, strings.TrimSpace(val), map[uint8]Codec{})
 			}
-			dir, ptime, maxptime = line.Direction, line.Ptime, line.MaxPtime
 		}
 		if err != nil {
 			return nil, fmt.Errorf("sdp: line %d: %w", i+1, err)
@@ -292,6 +312,7 @@ func (m *MediaLine) attribute(name, v string, maps map[uint8]Codec) error {
 				m.Direction = Direction(i)
 			}
 		}
+		m.secure(name, v)
 	}
 	return nil
 }
@@ -346,8 +367,17 @@ func (s *SDP) Marshal() []byte {
 		return "IN IP6 " + a.String()
 	}
 	fmt.Fprintf(&b, "v=0\r\no=- %s %s %s\r\ns=-\r\nc=%s\r\nt=0 0\r\n", s.ID, s.Version, family(s.Addr), family(s.Addr))
+	if len(s.Bundle) > 0 {
+		fmt.Fprintf(&b, "a=group:BUNDLE %s\r\n", strings.Join(s.Bundle, " "))
+	}
+	if s.Lite {
+		b.WriteString("a=ice-lite\r\n")
+	}
 	for _, m := range s.Media {
 		fmt.Fprintf(&b, "m=%s %d %s %s\r\n", m.Type, m.Port, m.Proto, strings.Join(m.Formats, " "))
+		if m.Mid != "" {
+			fmt.Fprintf(&b, "a=mid:%s\r\n", m.Mid)
+		}
 		if m.Port == 0 {
 			continue
 		}
@@ -379,6 +409,16 @@ func (s *SDP) Marshal() []byte {
 		}
 		if m.RTCPMux {
 			b.WriteString("a=rtcp-mux\r\n")
+		}
+		for _, c := range m.Crypto {
+			b.WriteString(c.text())
+		}
+		if m.Fingerprint.Value != "" {
+			fmt.Fprintf(&b, "a=setup:%s\r\na=fingerprint:%s %s\r\n", m.Setup, m.Fingerprint.Hash, m.Fingerprint.Value)
+		}
+		if m.ice() {
+			fmt.Fprintf(&b, "a=ice-ufrag:%s\r\na=ice-pwd:%s\r\n", m.ICE.Ufrag, m.ICE.Pwd)
+			b.WriteString(candidate(netip.AddrPortFrom(m.Addr, uint16(m.Port))))
 		}
 	}
 	return b.Bytes()

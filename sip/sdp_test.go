@@ -79,7 +79,7 @@ func TestAnswer(t *testing.T) {
 		{file: "remapped", codecs: "pcmu pcma", want: sip.Media{Codec: codec("pcma", 97, ""), RecvPT: 97, Remote: at("192.0.2.80:16384"), RemoteRTCP: at("192.0.2.80:16385"), Send: true, Receive: true}},
 		{file: "remapped", codecs: "pcmu", err: sip.ErrNoCodec}, // 0 is something else here
 		{file: "g729-only", codecs: all, err: sip.ErrNoCodec},
-		{file: "webrtc", codecs: all, err: sip.ErrNoCodec}, // no DTLS-SRTP here
+		{file: "webrtc", codecs: all, err: sip.ErrSRTP}, // which is off
 		{file: "asterisk", codecs: "", err: sip.ErrNoCodec},
 	} {
 		name := tt.file + "-" + strings.ReplaceAll(tt.codecs, " ", "-")
@@ -159,7 +159,7 @@ func TestOfferAccept(t *testing.T) {
 			sip.Media{Codec: codec("pcma", 8, ""), RecvPT: 8, Remote: at("192.0.2.9:4000"), RemoteRTCP: at("192.0.2.9:4001"), Send: true}, nil},
 		{"refused", answer("m=audio 0 RTP/AVP 8\r\n"), sip.SendRecv, sip.Media{}, sip.ErrNoCodec},
 		{"other codec", answer("m=audio 4000 RTP/AVP 18\r\na=rtpmap:18 G729/8000\r\n"), sip.SendRecv, sip.Media{}, sip.ErrNoCodec},
-		{"other protocol", answer("m=audio 4000 RTP/SAVP 8\r\n"), sip.SendRecv, sip.Media{}, sip.ErrNoCodec},
+		{"other protocol", answer("m=audio 4000 RTP/SAVP 8\r\n"), sip.SendRecv, sip.Media{}, sip.ErrSRTP},
 		{"no media", answer(""), sip.SendRecv, sip.Media{}, sip.ErrNoCodec},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,6 +27,7 @@ const (
 	EndNoShard        End = "no_shard_up"
 	EndTrunkLimit     End = "trunk_limit"
 	EndNoCodec        End = "no_codec"
+	EndSRTP           End = "srtp"
 	EndBadOffer       End = "bad_offer"
 	EndNoPorts        End = "no_ports"
 	EndShardDown      End = "shard_down"
@@ -81,6 +82,7 @@ var outcomes = map[End]Outcome{
 	EndNoShard:        {503, 42, "No shard can be reached", true, media.PromptEnded},
 	EndTrunkLimit:     {480, 42, "The trunk has as many calls as it may", false, promptNone},
 	EndNoCodec:        {488, 65, "No codec in common", false, promptNone},
+	EndSRTP:           {488, 65, "Offer and answer do not agree on SRTP", false, promptNone},
 	EndBadOffer:       {488, 65, "The session description cannot be used", false, promptNone},
 	EndNoPorts:        {503, 42, "No free UDP port for media", true, promptNone},
 	EndShardDown:      {480, 41, "The shard of the room cannot be reached", false, media.PromptEnded},
@@ -170,6 +172,7 @@ func endOf(err error) End {
 		{brewery.ErrNoDeployment, EndNoDeployment},
 		{brewery.ErrAmbiguous, EndNoDeployment},
 		{sip.ErrNoCodec, EndNoCodec},
+		{sip.ErrSRTP, EndSRTP},
 	} {
 		if errors.Is(err, m.err) {
 			return m.end

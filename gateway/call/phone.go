@@ -20,6 +20,8 @@ func phoneEnd(err error) End {
 	switch {
 	case errors.Is(err, sip.ErrNoCodec):
 		return EndNoCodec
+	case errors.Is(err, sip.ErrSRTP):
+		return EndSRTP
 	case errors.Is(err, transport.ErrNoPorts):
 		return EndNoPorts
 	case errors.Is(err, phone.ErrOffer):

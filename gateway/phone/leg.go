@@ -123,7 +123,7 @@ func (l *Leg) open() error {
 func (l *Leg) negotiate(offer *sip.SDP) ([]byte, error) {
 	answer, m, err := sip.Answer(offer, l.local)
 	if err != nil {
-		if errors.Is(err, sip.ErrNoCodec) {
+		if errors.Is(err, sip.ErrNoCodec) || errors.Is(err, sip.ErrSRTP) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrOffer, err)
@@ -182,7 +182,7 @@ func (l *Leg) accepted(raw []byte) error {
 	}
 	m, err := sip.Accept(l.last, answer, l.local)
 	if err != nil {
-		if errors.Is(err, sip.ErrNoCodec) {
+		if errors.Is(err, sip.ErrNoCodec) || errors.Is(err, sip.ErrSRTP) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", ErrOffer, err)
