@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/emiago/sipgo/sip"
@@ -155,13 +156,14 @@ func isToken(s string) bool {
 	return true
 }
 
-// clean makes a string fit to stand in a header field: valid UTF-8, on one line.
+// clean makes a string fit to stand in a header field, a line of a log, or a
+// name that is shown: valid UTF-8, on one line, without control characters.
 func clean(s string) string {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "�")
 	}
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 			return ' '
 		}
 		return r
