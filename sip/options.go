@@ -40,6 +40,8 @@ type Options struct {
 	// are some, sources without a trunk are challenged, and so are those of a
 	// trunk that has an account. nil: none.
 	Accounts func() []Account
+	// Algorithms are those of our challenges, best first: SHA-256, MD5.
+	Algorithms []string
 	// After BanAfter requests of an address without a trunk that were refused
 	// or challenged in vain within BanTime (10 min), nothing of it is read for
 	// BanTime. An IPv6 address stands for its /64. 0: nobody is banned.
@@ -143,6 +145,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Resolver == nil {
 		o.Resolver = &Resolver{}
+	}
+	if len(o.Algorithms) == 0 {
+		o.Algorithms = []string{"SHA-256", "MD5"} // RFC 8760 §2.4
 	}
 	if o.Accounts == nil {
 		o.Accounts = func() []Account { return nil }

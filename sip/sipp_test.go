@@ -43,6 +43,12 @@ func TestSIPp(t *testing.T) {
 		{"identity", "udp", 5, false},
 		{"options", "udp", 10, false},
 		{"options", "tcp", 10, false},
+		{"options-full", "udp", 5, false},
+		{"options-full", "tcp", 5, false},
+		{"authenticated", "udp", 5, true},
+		{"authenticated", "tcp", 5, true},
+		{"wrong-password", "udp", 1, true},
+		{"wrong-password", "tcp", 1, true},
 		{"unknown", "udp", 1, true},
 		{"unknown", "tcp", 1, true},
 	} {
@@ -56,6 +62,14 @@ func TestSIPp(t *testing.T) {
 				o.Match = func(netip.AddrPort) (string, bool) { return "sipp", !tt.stranger }
 				// sipp tells responses apart by code alone, so a 200 must not be
 				// repeated only because the machine is slow.
+				switch tt.scenario {
+				case "options-full":
+					o.Ready = func() (bool, time.Duration) { return false, 7 * time.Second }
+				case "authenticated", "wrong-password":
+					o.Accounts = func() []sip.Account { return accounts }
+					o.Algorithms = []string{"MD5"} // sipp looks at the first challenge alone
+					o.UnknownRate, o.UnknownBurst = 1000, 1000
+				}
 				switch tt.scenario {
 				case "no-ack":
 				case "lossy":
