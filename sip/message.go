@@ -186,9 +186,9 @@ func unquote(s string) string {
 }
 
 // escape makes the inside of a quoted-string.
-func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s))
-}
+func escape(s string) string { return escapes.Replace(clean(s)) }
+
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 func unescape(s string) string {
 	if strings.IndexByte(s, '\\') < 0 {
@@ -324,11 +324,21 @@ func headerValues(m message, name string) []string {
 	name = canonical(name)
 	var out []string
 	for _, h := range m.Headers() {
-		if canonical(h.Name()) == name {
+		if n := h.Name(); len(n) == len(name) && strings.EqualFold(n, name) || len(n) == 1 && canonical(n) == name {
 			out = append(out, h.Value())
 		}
 	}
 	return out
+}
+
+// count returns how many header fields of that name there are.
+func count(m message, name string) (n int) {
+	for _, h := range m.Headers() {
+		if strings.EqualFold(h.Name(), name) || len(h.Name()) == 1 && strings.EqualFold(compact[strings.ToLower(h.Name())], name) {
+			n++
+		}
+	}
+	return n
 }
 
 // tokens splits comma-separated header fields into lower-case tokens.

@@ -99,7 +99,7 @@ func startLine(s string) (line, method string, err error) {
 	}
 	parts := strings.Split(s, " ")
 	method = parts[0]
-	if !isToken(method) || !strings.Contains(strings.ToUpper(s), " SIP/") {
+	if !isToken(method) || !slices.ContainsFunc(parts[1:], func(p string) bool { return len(p) > 3 && strings.EqualFold(p[:4], "SIP/") }) {
 		return "", "", errors.New("no SIP message")
 	}
 	stand := method + " sip:unreadable.invalid SIP/2.0"

@@ -30,7 +30,7 @@ func unserved(m sip.RequestMethod) int {
 // 0: nothing.
 func invalid(req *sip.Request) (int, error) {
 	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
-		if n := len(headerValues(req, name)); n != 1 {
+		if n := count(req, name); n != 1 {
 			return 400, fmt.Errorf("%d %s header fields", n, name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+	"time"
 )
 
 // benchmarks by name, in the order in which they run.
@@ -29,6 +30,8 @@ var benchmarks = []struct {
 	{"loss", benchLoss},
 	{"brewery", benchBrewery},
 	{"restart", benchRestart},
+	{"sip", benchSIP},
+	{"flood", benchFlood},
 }
 
 func main() {
@@ -36,6 +39,7 @@ func main() {
 	calls := flag.Int("calls", 20, "internal: calls of a child process")
 	config := flag.String("c", "", "internal: configuration of a serving child")
 	logs := flag.String("log", "", "internal: where it logs to")
+	t1 := flag.Duration("t1", 500*time.Millisecond, "internal: SIP timer T1 of a child process")
 	exact := flag.Bool("exact", false, "internal: it counts every allocation")
 	flag.StringVar(&profileDir, "profile", "", "`folder` for profiles of the serving process")
 	flag.StringVar(&soundDir, "wav", "", "`folder` for recordings of what was heard at loss")
@@ -47,6 +51,10 @@ func main() {
 		err = runAll(*only)
 	case "floor":
 		err = runFloor(*calls, complexity)
+	case "sip":
+		err = runSIP(*t1)
+	case "sip-echo":
+		err = runSIPEcho()
 	case "serve":
 		err = runServe(*config, *logs, *exact)
 	default:
