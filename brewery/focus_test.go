@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -250,23 +251,91 @@ func childrenOf(t *testing.T, presence string) (children, stats []string) {
 	return children, stats
 }
 
-// Others in the brewery of a Prosody see of us what they saw of the real
-// Jigasi: the same elements, the same statistics, and the region.
-func TestPresenceAsJigasi(t *testing.T) {
+// Others in the breweries of two Prosodys see of us what they saw of the real
+// Jigasi: the same elements, the same statistics, and the region. What their
+// Jicofos send us, and are told, is what the real ones sent and were told.
+func TestAsJigasi(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/real-jigasi-brewery.xml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorded := string(b)
-	recorded = recorded[strings.Index(recorded, `<presence from="jigasibrewery@internal.auth.meet.shard1.test/jitsi-u6edj8" xml:lang="en" id="GZ68V-17"`):]
+	recording := string(b)
+	recorded := recording[strings.Index(recording, `<presence from="jigasibrewery@internal.auth.meet.shard1.test/jitsi-u6edj8" xml:lang="en" id="GZ68V-17"`):]
 	recorded = recorded[:strings.Index(recorded, "</presence>")+len("</presence>")]
 
-	x := prosodySite(t, "s1", "meet.test")
-	s := serving(t, []*site{x}, nil)
-	us := x.brewery() + "/" + status(t, s, "s1").JID.Resource
+	sites := []*site{prosodySite(t, "s1", "a.test"), prosodySite(t, "s2", "b.test")}
+	got := make(chan *DialRequest, 1)
+	s := serving(t, sites, func(r *DialRequest) {
+		got <- r
+		_ = r.Ref(r.Room.WithResource("21c442e3"))
+	})
+	for _, x := range sites {
+		presenceAsJigasi(t, s, x, recorded)
+
+		s.SetCanDial(x.name, true)
+		await(t, "the focus knows that we may dial", func() bool { return x.focus.Gateways()[0].Stats["supports_sip"] == "true" })
+		meeting := x.meet(t, "sipout1")
+		answer, err := x.dialOut(t.Context(), meeting, "sipout1", "sip:bob@127.0.0.1:15071")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := <-got
+		if r.iq.Type != "set" || r.iq.From.String() != x.brewery()+"/focus" || r.iq.To != status(t, s, x.name).JID {
+			t.Errorf("%s: a request of type %s from %s to %s", x.name, r.iq.Type, r.iq.From, r.iq.To)
+		}
+		if got, want := outline(t, string(r.iq.Raw)), outline(t, part(recording, "<dial ", "</dial>")); got != want {
+			t.Errorf("%s: Jicofo asks\n%s\nthe real one asked\n%s", x.name, got, want)
+		}
+		if got, want := outline(t, part(answer, "<ref ", "/>")), outline(t, part(recording, "<ref ", "/>")); got != want || !strings.Contains(answer, "xmpp:sipout1@conference."+x.domain+"/21c442e3") {
+			t.Errorf("%s: we answer\n%s\nJigasi answered\n%s", x.name, got, want)
+		}
+	}
+}
+
+// part is a piece of text, with both of its ends.
+func part(s, begin, end string) string {
+	_, s, _ = strings.Cut(s, begin)
+	s, _, _ = strings.Cut(s, end)
+	return begin + s + end
+}
+
+// outline is elements with their namespaces and attributes, of whose values
+// only that of name stays.
+func outline(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return b.String()
+		} else if err != nil {
+			t.Fatalf("%v in %s", err, text)
+		}
+		e, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		var attrs []string
+		for _, a := range e.Attr {
+			switch a.Name.Local {
+			case "xmlns":
+			case "name":
+				attrs = append(attrs, "name="+a.Value)
+			default:
+				attrs = append(attrs, a.Name.Local)
+			}
+		}
+		slices.Sort(attrs)
+		fmt.Fprintln(&b, e.Name.Space, e.Name.Local, attrs)
+	}
+}
+
+func presenceAsJigasi(t *testing.T, s *Set, x *site, recorded string) {
+	t.Helper()
+	us := x.brewery() + "/" + status(t, s, x.name).JID.Resource
 	seen := make(chan string, 64)
-	o := must(client.Dial(t.Context(), client.Options{URL: x.url, Domain: "auth.meet.test", Username: "jvb", Password: "pw", Resource: "jvb1",
+	o := must(client.Dial(t.Context(), client.Options{URL: x.url, Domain: "auth." + x.domain, Username: "jvb", Password: "pw", Resource: "jvb1",
 		Handler: func(st client.Stanza) {
 			if st.Name == "presence" && st.From == us && len(seen) < cap(seen) {
 				seen <- st.XML

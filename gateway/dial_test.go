@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,71 +100,162 @@ func (w *world) alone(b *jitsitest.Browser) {
 	w.gone()
 }
 
-// From a meeting on each shard a number is called, and the callee is in that
-// meeting alone.
+// From a meeting on each of three shards a number is called, all at once, from
+// rooms of one name: the callee is in that meeting alone. The shards have equal
+// names, brewery JIDs too, or differ in all, passwords too. One is killed while
+// the other two dial.
 func TestDialFromEveryShard(t *testing.T) {
 	t.Parallel()
-	for name, two := range map[string]bool{"one deployment": false, "two deployments": true} {
+	for name, apart := range map[string]bool{"equal names": false, "different names": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := worldOptions{shards: 3, two: two}
-			if two {
-				o.shards = 2
-			}
-			w, p := dialWorld(t, o, anyNumber)
+			w, p := dialWorld(t, worldOptions{shards: 3, apart: apart, limit: 2 * time.Minute}, anyNumber)
 			var shards []*jitsitest.Shard
 			for _, d := range w.deps {
 				shards = append(shards, d.Shards...)
 			}
-			tones := []int{440, 620, 850, 1200}
+			const room = "standup"
+			tones := []int{440, 620, 850, 1000, 1300, 1700}
 			var browsers []*jitsitest.Browser
 			for i, sh := range shards {
-				// Room names repeat on the shards of different deployments.
-				room := fmt.Sprintf("meeting%d", i%3)
-				b := w.browser(sh, room, tones[i])
-				browsers = append(browsers, b)
-				if reply := w.ask(b, sh, room, fmt.Sprintf("+49 30 100%d", i)); !contains(reply, "xmpp:"+room+"@"+sh.MUC()+"/") {
-					t.Fatalf("%s: the dial is answered with %s", sh.Name, reply)
-				}
+				browsers = append(browsers, w.browser(sh, room, tones[i]))
 			}
-			calls := map[string]*siptest.Call{}
-			for range shards {
-				in := w.rings(p)
-				if in.Header("X-Ticket") != "4711" || in.Header("JigasiCallDirection") != "out" || in.Header("Jitsi-Conference-Room") == "" {
-					t.Errorf("headers of the INVITE: %q %q %q", in.Header("X-Ticket"), in.Header("JigasiCallDirection"), in.Header("Jitsi-Conference-Room"))
+			// dial dials from some of the shards at once and answers.
+			dial := func(from []int, number string) map[int]*siptest.Call {
+				var wg sync.WaitGroup
+				replies := make([]string, len(shards))
+				for _, i := range from {
+					wg.Go(func() { replies[i] = w.ask(browsers[i], shards[i], room, fmt.Sprint(number, i)) })
 				}
-				i := int(in.RequestUser[len(in.RequestUser)-1] - '0')
-				c, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: tones[i] + 900})
-				if err != nil {
-					t.Fatal(err)
+				calls := map[int]*siptest.Call{}
+				for range from {
+					in := w.rings(p)
+					i := int(in.RequestUser[len(in.RequestUser)-1] - '0')
+					if in.Header("X-Ticket") != "4711" || in.Header("JigasiCallDirection") != "out" || in.Header("Jitsi-Conference-Room") != room+"@"+shards[i].MUC() {
+						t.Errorf("headers of the INVITE: %q %q %q", in.Header("X-Ticket"), in.Header("JigasiCallDirection"), in.Header("Jitsi-Conference-Room"))
+					}
+					c, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: tones[3+i]})
+					if err != nil {
+						t.Fatal(err)
+					}
+					calls[i] = c
 				}
-				calls[in.RequestUser] = c
+				wg.Wait()
+				for _, i := range from {
+					if !contains(replies[i], "xmpp:"+room+"@"+shards[i].MUC()+"/") {
+						t.Errorf("%s: the dial is answered with %s", shards[i].Name, replies[i])
+					}
+					if calls[i] == nil {
+						t.Fatalf("no call for shard %d: %v", i, calls)
+					}
+				}
+				return calls
 			}
-			for i, b := range browsers {
-				c := calls[fmt.Sprintf("+4930100%d", i)]
-				if c == nil {
-					t.Fatalf("no call for shard %d: %v", i, calls)
+			// talk listens to all, and for what is said elsewhere.
+			talk := func(calls map[int]*siptest.Call) {
+				for i, c := range calls {
+					w.hear("the callee", c, tones[i])
+					w.hear("the participant", browsers[i], tones[3+i])
+					w.status(browsers[i], "Connected")
 				}
-				w.hear("the callee", c, tones[i])
-				w.hear("the participant", b, tones[i]+900)
-				w.status(b, "Connected")
-				for j := range tones {
-					if j != i {
-						w.never("the callee", c.Heard(), c.Rate(), tones[j])
-						w.never("the participant", b.Heard(), 48000, tones[j]+900)
+				for i, c := range calls {
+					for j := range shards {
+						if j != i {
+							w.never("the callee", c.Heard(), c.Rate(), tones[j])
+							w.never("the callee", c.Heard(), c.Rate(), tones[3+j])
+							w.never("the participant", browsers[i].Heard(), 48000, tones[j])
+							w.never("the participant", browsers[i].Heard(), 48000, tones[3+j])
+						}
 					}
 				}
 			}
-			for i := range shards {
-				c := calls[fmt.Sprintf("+4930100%d", i)]
+			calls := dial([]int{0, 1, 2}, "+49 30 100")
+			talk(calls)
+			for i, c := range calls {
 				if err := c.Hangup(w.ctx); err != nil {
 					t.Error(err)
 				}
 				w.await("the callee's occupant left", func() bool { return len(browsers[i].Others()) == 0 })
 			}
 			w.gone()
+
+			killedName := map[bool]string{false: "shard-3", true: "d3-"}[apart]
+			killed := make(chan struct{})
+			go func() {
+				defer close(killed)
+				shards[2].Kill()
+			}()
+			calls = dial([]int{0, 1}, "+49 30 200")
+			<-killed
+			talk(calls)
+			for _, s := range w.gw.Brewery().Status() {
+				if !strings.Contains(s.Shard, killedName) && (s.State != "up" || s.Brewery != "joined" || s.Retries != 0) {
+					t.Errorf("another shard noticed: %+v", s)
+				}
+			}
+			for _, c := range calls {
+				if err := c.Hangup(w.ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			w.gone()
 		})
 	}
+}
+
+// What is going on is in every brewery: one process, one load.
+func TestLoadInEveryBrewery(t *testing.T) {
+	t.Parallel()
+	w, p := dialWorld(t, worldOptions{shards: 2, gateway: "max_calls = 10"}, anyNumber)
+	shards := w.deps[0].Shards
+	b := w.browser(shards[0], "team", 0)
+	told := func(conferences, participants, stress, draining string) {
+		t.Helper()
+		for _, sh := range shards {
+			w.await(fmt.Sprintf("%s knows of %s conferences", sh.Name, conferences), func() bool {
+				s := sh.Focus.Gateways()[0].Stats
+				return s["conferences"] == conferences && s["participants"] == participants && s["stress_level"] == stress && s["graceful_shutdown"] == draining
+			})
+		}
+	}
+	told("0", "0", "0.0", "false")
+	w.refNick(w.ask(b, shards[0], "team", "112"))
+	in := w.rings(p)
+	told("1", "1", "0.1", "false")
+	ctx, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	go w.gw.Drain(ctx)
+	told("1", "1", "0.1", "true")
+	if err := in.Reject(486, "Busy Here"); err != nil {
+		t.Fatal(err)
+	}
+	w.alone(b)
+	told("0", "0", "0.0", "true")
+}
+
+// A room with a password is joined with the one of the request.
+func TestDialWithPassword(t *testing.T) {
+	t.Parallel()
+	w, p := dialWorld(t, worldOptions{shards: 1}, anyNumber)
+	sh := w.deps[0].Shards[0]
+	b := w.browser(sh, "team", 440)
+	if err := sh.XMPP.SetPassword("team", "tulip"); err != nil {
+		t.Fatal(err)
+	}
+	w.refNick(w.askWith(b, sh, "team", "112", "JvbRoomPassword", "tulip"))
+	in := w.rings(p)
+	if h := in.Header("JvbRoomPassword"); h != "" {
+		t.Errorf("the phone is told the password %q", h)
+	}
+	c, err := in.Answer(w.ctx, siptest.AnswerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.hear("the callee", c, 440)
+	if err := c.Hangup(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.alone(b)
 }
 
 func TestDialProgressAndRefusals(t *testing.T) {

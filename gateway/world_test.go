@@ -37,6 +37,7 @@ type world struct {
 type worldOptions struct {
 	shards   int // of the one deployment, default 3
 	two      bool
+	apart    bool // each of the shards is a deployment of its own, of other names and password
 	balancer bool
 	dep      jitsitest.DeploymentOptions
 	gateway  string                        // further keys of [gateway]
@@ -101,6 +102,9 @@ func newWorld(t *testing.T, o worldOptions) *world {
 			}
 			do.Shard.Jicofo.Brewery = "jigasibrewery@internal.auth." + domain
 		}
+		if o.apart {
+			do.Shard.XMPP.Accounts = map[string]string{"gateway": "secret-of-" + do.Shard.Domain}
+		}
 		d, err := jitsitest.NewDeployment(n, do)
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +112,12 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		t.Cleanup(func() { d.Close() })
 		w.deps = append(w.deps, d)
 	}
-	if o.two {
+	if o.apart {
+		for i := range o.shards {
+			do.Shard.Domain = fmt.Sprintf("%s.example", []string{"alpha", "beta", "gamma"}[i])
+			add(1, do)
+		}
+	} else if o.two {
 		// Two deployments of different names.
 		do.Shard.Domain = "alpha.example"
 		add(o.shards, do)
@@ -166,7 +175,11 @@ func (w *world) write(without string) {
 				w.prefix(i), s.Name, s.Name, name, w.url(s))
 			fmt.Fprintln(&b, w.o.shard)
 			if w.o.brewery {
-				fmt.Fprintf(&b, "username = \"gateway\"\npassword = \"secret\"\n")
+				password := "secret"
+				if w.o.apart {
+					password += "-of-" + s.Domain()
+				}
+				fmt.Fprintf(&b, "username = \"gateway\"\npassword = %q\n", password)
 			}
 		}
 		if len(w.deps) == 1 {
