@@ -113,6 +113,41 @@ func (b *baresip) call(ctx context.Context, uri string) {
 	b.wait(ctx, "Call established")
 }
 
+// press presses keys of its keypad, one after another, as telephone-events.
+func (b *baresip) press(ctx context.Context, keys string) {
+	b.t.Helper()
+	for _, key := range keys {
+		mark := b.mark()
+		if _, err := fmt.Fprintf(b.in, "%c", key); err != nil {
+			b.t.Fatalf("baresip: %v", err)
+		}
+		end := fmt.Sprintf("send DTMF digit end: '%c'", key)
+		if _, err := b.await(ctx, end, mark, func(l string) bool { return strings.Contains(l, end) }); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// receives awaits that it was told of keys, in this order and of no other.
+func (b *baresip) receives(ctx context.Context, mark int, keys string) {
+	b.t.Helper()
+	got := ""
+	for got != keys {
+		line, err := b.await(ctx, "the keys "+keys, mark, func(l string) bool {
+			return strings.Contains(l, "received event: '") && strings.Contains(l, "(end=1)")
+		})
+		if err != nil {
+			b.t.Fatalf("%v; it received %q", err, got)
+		}
+		lines, _ := b.lines()
+		mark += slices.Index(lines[mark:], line) + 1
+		_, key, _ := strings.Cut(line, "event: '")
+		if got += key[:1]; !strings.HasPrefix(keys, got) {
+			b.t.Fatalf("it received %q of %q", got, keys)
+		}
+	}
+}
+
 // echo makes it say back what it hears.
 func (b *baresip) echo() { b.do("ausrc aubridge,echo") }
 

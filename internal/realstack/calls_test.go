@@ -126,7 +126,7 @@ func (w *world) must(err error) {
 }
 
 // baresipCalls calls both places at once with every codec, over UDP and TCP,
-// and holds and resumes.
+// presses keys, is sent keys, and holds and resumes.
 func (w *world) baresipCalls(places []place) {
 	var there []*jitsitest.Browser
 	for i, p := range places {
@@ -148,6 +148,17 @@ func (w *world) baresipCalls(places []place) {
 			w.hear("the participant, from "+codec, there[i], ours[i])
 			pcm, rate := b.heard()
 			w.never("baresip with "+codec, pcm, rate, theirs[1-i], ours[1-i])
+			for _, muted := range []bool{true, false} {
+				b.press(w.ctx, "*6")
+				w.await(fmt.Sprintf("%s is muted: %v", codec, muted), func() bool {
+					others := there[i].Others()
+					return len(others) == 1 && strings.Contains(there[i].PresenceOf(others[0]), fmt.Sprintf("<audiomuted>%v<", muted))
+				})
+			}
+			w.hear("the participant, unmuted, from "+codec, there[i], ours[i])
+			mark := b.mark()
+			w.must(there[i].Press("15#*9", 120*time.Millisecond))
+			b.receives(w.ctx, mark, "15#*9")
 			b.do("hold")
 		}
 		for i, b := range phones {
