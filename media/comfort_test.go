@@ -125,6 +125,27 @@ func TestComfortNoiseIsSmooth(t *testing.T) {
 	}
 }
 
+// Whatever a packet says, the noise stays within bounds.
+func FuzzComfortNoise(f *testing.F) {
+	f.Add([]byte{50, 120, 130})
+	f.Add([]byte{0, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var n comfortNoise
+		pcm := make([]int16, 320)
+		for len(b) > 0 {
+			k := min(len(b), 1+int(b[0])%16)
+			n.describe(b[:k], 16000)
+			b = b[k:]
+			n.fill(pcm)
+			for _, v := range append(n.b[:], n.gain, n.target) {
+				if math.IsNaN(v) || math.IsInf(v, 0) {
+					t.Fatalf("%+v", n)
+				}
+			}
+		}
+	})
+}
+
 // While the meeting says nothing the phone is told to make noise itself, a few
 // times a second, its time goes on, and what is said next is marked and whole.
 func TestComfortNoiseToThePhone(t *testing.T) {

@@ -280,12 +280,16 @@ func FuzzRTCP(f *testing.F) {
 
 func FuzzTelephoneEvent(f *testing.F) {
 	f.Add([]byte{1, 0x8a, 0, 160, 1, 10, 0, 160}, uint32(5))
+	f.Add([]byte{8, 10, 255, 255, 16, 8, 10, 1, 0, 2, 8, 0x8a, 1, 0, 2}, uint32(1<<32-1)) // in segments
 	f.Fuzz(func(t *testing.T, b []byte, ts uint32) {
 		e := telephoneEvent{rate: 8000}
 		for now := time.Duration(0); len(b) > 0; now += 20 * time.Millisecond {
 			n := min(len(b), 5)
-			p := rtpPacket{payload: b[:n], ts: ts}
-			if b[0]&1 != 0 {
+			p := rtpPacket{payload: b[:min(n, 4)], ts: ts, marker: n == 5 && b[4]&1 != 0}
+			switch {
+			case n == 5 && b[4]&16 != 0:
+				ts += maxSegment
+			case b[0]&1 != 0:
 				ts += uint32(b[0])
 			}
 			b = b[n:]
@@ -320,6 +324,15 @@ func hostile(t *testing.T, seed uint64, script []byte) {
 	c := newCall(t, name, time.Duration(1+seed%6)*10*time.Millisecond)
 	defer c.bridge.Close()
 	c.phone.discard, c.conf.discard = true, true
+	if err := c.bridge.AttachPhone(PhoneLeg{
+		Conn: c.phone, Codec: name, SendPT: phonePT(name), RecvPT: phonePT(name), EventPT: 101, RecvEventPT: 101,
+		CNPT: 13, RecvCNPT: 13, Tones: true, Ptime: time.Duration(1+seed%6) * 10 * time.Millisecond, Send: true, Receive: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.bridge.AttachConference(ConferenceLeg{Conn: c.conf, OpusPT: testOpusPT, EventPT: 126, AudioLevelID: testLevel}); err != nil {
+		t.Fatal(err)
+	}
 	seq, ts := uint16(0), uint32(0)
 	payload := make([]byte, 1600)
 	for i := range payload {
@@ -347,7 +360,13 @@ func hostile(t *testing.T, seed uint64, script []byte) {
 		case 6:
 			pt = uint8(r.Uint32N(128))
 		case 7:
-			pt = 101
+			if pt = 101; to == c.conf {
+				pt = 126
+			}
+		case 9:
+			pt = ptCN
+		case 10:
+			c.bridge.SendDigit(digits[r.Uint32N(16)], time.Duration(r.Int64N(int64(time.Second))), op&64 != 0)
 		case 8:
 			c.now += time.Duration(r.Int64N(int64(300 * time.Millisecond)))
 		default:
