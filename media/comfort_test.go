@@ -150,8 +150,8 @@ func FuzzComfortNoise(f *testing.F) {
 // times a second, its time goes on, and what is said next is marked and whole.
 func TestComfortNoiseToThePhone(t *testing.T) {
 	t.Parallel()
-	for _, codec := range []string{"pcmu", "pcma", "g722", "opus"} {
-		for _, ptime := range []int{10, 20, 30, 60} {
+	for codec, ptimes := range map[string][]int{"pcmu": {20, 60}, "pcma": {10}, "g722": {20, 30}, "opus": {20}} {
+		for _, ptime := range ptimes {
 			c := newCall(t, codec, time.Duration(ptime)*time.Millisecond)
 			if codec != "opus" { // which ignores it
 				c.bridge.phoneLeg.CNPT = 13

@@ -69,6 +69,39 @@ func TestLongDigits(t *testing.T) {
 	}
 }
 
+// Events that come as a stream of their own, beside the audio, are digits and
+// leave the audio alone.
+func TestDigitsOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	got := ""
+	c := newCall(t, "pcmu", 20*time.Millisecond)
+	c.bridge.o.OnDigit = func(d Digit) { got += string(d.Key) }
+	c.speaker(sine(440, 8000, 10*time.Second), 5*time.Millisecond)
+	c.run(500 * time.Millisecond)
+	seq := uint16(40000)
+	for _, event := range []byte{1, 10, 1} {
+		ts := uint32(seq) * 1000
+		for i := range 8 {
+			b := make([]byte, 40)
+			h := putRTP(b, 101, i == 0, seq, ts, 99)
+			b[h], b[h+1] = event, 10
+			if i > 4 {
+				b[h+1] |= 0x80
+			}
+			binary.BigEndian.PutUint16(b[h+2:], uint16(160*min(i+1, 5)))
+			seq++
+			c.phone.ring.Push(b[:h+4], c.now, false)
+			c.run(20 * time.Millisecond)
+		}
+	}
+	c.run(300 * time.Millisecond)
+	s := c.bridge.Stats()
+	if got != "1*1" || s.Phone.Concealed != 0 || s.Phone.Lost != 0 || s.Phone.Dropped != 0 {
+		t.Errorf("%q, %+v", got, s.Phone)
+	}
+	hears(t, "the videobridge", listen(t, "opus", 8000, c.conf.rtp, 0).pcm, 8000, 440)
+}
+
 // Digits are heard in the audio where the phone has no other way, also while
 // it is muted, and not where it holds.
 func TestTonesOfThePhone(t *testing.T) {
@@ -136,8 +169,9 @@ func dialled(t *testing.T, rate int, digits string) (pcm []int16) {
 // time, the end thrice, one after another, at every packet time.
 func TestDigitsToThePhone(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pcmu", "g722", "opus"} {
-		for _, ptime := range []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, 60 * time.Millisecond} {
+	for name, ptimes := range map[string][]int{"pcmu": {20, 60}, "g722": {10}, "opus": {20, 60}} {
+		for _, ms := range ptimes {
+			ptime := time.Duration(ms) * time.Millisecond
 			c := newCall(t, name, ptime)
 			rate := c.bridge.codec.Clock
 			c.bridge.phoneLeg.EventRate = rate
@@ -227,8 +261,9 @@ func (c *call) audio() (packets [][]byte) {
 // Tones in the audio, for phones that know no events; they do not click.
 func TestTonesToThePhone(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pcmu", "pcma", "g722", "opus"} {
-		for _, ptime := range []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
+	for name, ptimes := range map[string][]int{"pcmu": {60}, "pcma": {10}, "g722": {20}, "opus": {20}} {
+		for _, ms := range ptimes {
+			ptime := time.Duration(ms) * time.Millisecond
 			c := newCall(t, name, ptime)
 			c.bridge.phoneLeg.CNPT = map[bool]uint8{true: 0, false: 13}[name == "opus"]
 			c.run(time.Second)

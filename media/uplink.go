@@ -56,6 +56,11 @@ func (b *Bridge) phonePacket(p *rtpPacket, at time.Duration) {
 	}
 	b.phone.stats.PacketsIn++
 	b.phone.stats.BytesIn += uint64(len(p.payload))
+	if event && u.started && p.ssrc != u.ssrc {
+		// Some send events as a stream of their own beside the audio's.
+		b.digit(u.event.packet(p, at))
+		return
+	}
 	if p.ssrc != u.ssrc && !u.follow(p.ssrc, at) {
 		b.phone.stats.Dropped++
 		return

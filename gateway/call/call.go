@@ -203,6 +203,7 @@ type (
 	digitEvent struct {
 		digit byte
 		way   way
+		d     time.Duration
 	}
 	keyEvent    struct{ media.Digit } // of a participant
 	promptEvent struct{ prompt media.Prompt }
@@ -255,7 +256,7 @@ func (c *Call) publish(state string) {
 func (c *Call) run() {
 	c.bridge = c.o.Pacer.NewBridge(media.BridgeOptions{
 		Logger: c.log, OpusComplexity: c.o.OpusComplexity,
-		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key, wayOf(d)}) },
+		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key, wayOf(d), d.Duration}) },
 		OnKey:   func(d media.Digit) { c.box.post(keyEvent{d}) },
 	})
 	c.audio, c.side.audio.Bridge = &audio{bridge: c.bridge}, c.bridge
@@ -385,7 +386,7 @@ func (c *Call) handle(e any) {
 	case lateHit:
 		c.steer(e)
 	case digitEvent:
-		if c.digits.first(e.digit, e.way, time.Now()) {
+		if c.digits.first(e.digit, e.way, e.d, time.Now()) {
 			c.digit(e.digit)
 		}
 	case keyEvent:

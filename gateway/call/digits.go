@@ -23,9 +23,11 @@ func wayOf(d media.Digit) way {
 }
 
 const (
-	// sameDigit is how far apart two reports of one digit may come: a
-	// retransmitted INFO is seconds late.
-	sameDigit = 2 * time.Second
+	// sameDigit is how far apart two reports of one press may lie: a
+	// retransmitted INFO is seconds late. longestPress is how long one may last
+	// that is told of at its beginning in one way and at its end in another.
+	sameDigit    = 2 * time.Second
+	longestPress = 15 * time.Second
 	// maxRecent bounds the digits that are remembered.
 	maxRecent = 32
 )
@@ -38,16 +40,17 @@ type digits struct{ recent []recentDigit }
 type recentDigit struct {
 	digit byte
 	ways  way
-	at    time.Time
+	at    time.Time // when it was told of
 }
 
-// first notes a digit and tells whether it is a new one.
-func (k *digits) first(digit byte, w way, now time.Time) bool {
-	for len(k.recent) > 0 && (now.Sub(k.recent[0].at) > sameDigit || len(k.recent) >= maxRecent) {
+// first notes a digit that was pressed for d up to now, and tells whether it is
+// a new one.
+func (k *digits) first(digit byte, w way, d time.Duration, now time.Time) bool {
+	for len(k.recent) > 0 && (now.Sub(k.recent[0].at) > longestPress || len(k.recent) >= maxRecent) {
 		k.recent = k.recent[:copy(k.recent, k.recent[1:])]
 	}
 	for i := range k.recent {
-		if r := &k.recent[i]; r.digit == digit && r.ways&w == 0 {
+		if r := &k.recent[i]; r.digit == digit && r.ways&w == 0 && now.Sub(r.at)-d <= sameDigit {
 			r.ways |= w
 			return false
 		}

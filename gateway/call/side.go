@@ -66,8 +66,8 @@ func (c *Call) handler(s *side) sip.DialogHandler {
 		Lost:      func(err error) { end(ending{end: EndPhoneLost, detail: err}) },
 		Reoffer:   func(r *sip.Reoffer) { c.box.post(reofferEvent{side: s, r: r}) },
 		Info: func(ctype string, body []byte) {
-			if digit, _, ok := phone.ParseInfo(ctype, body); ok && !s.spare.Load() {
-				c.box.post(digitEvent{digit, byInfo})
+			if digit, d, ok := phone.ParseInfo(ctype, body); ok && !s.spare.Load() {
+				c.box.post(digitEvent{digit, byInfo, d})
 			}
 		},
 		Refer:     func(r *sip.Refer) { c.box.post(referEvent{s, r}) },
