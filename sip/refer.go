@@ -97,7 +97,7 @@ func parseReferTo(v string) (uri, replaces string, ok bool) {
 	v = strings.TrimSpace(v)
 	if i := strings.IndexByte(v, '<'); i >= 0 {
 		j := strings.IndexByte(v[i:], '>')
-		if j < 0 {
+		if j < 0 || strings.Contains(v[i+j:], ",") { // more than one
 			return "", "", false
 		}
 		v = v[i+1 : i+j]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,8 +73,9 @@ type Call struct {
 	finals  int
 	headers map[string]string
 	ack     map[int]func()
-	again   int    // CSeq of the last re-INVITE that came
-	answer  []byte // what it got
+	told    []string // bodies of NOTIFY
+	again   int      // CSeq of the last re-INVITE that came
+	answer  []byte   // what it got
 }
 
 // Call calls and returns at the final response: a *Call, or a *StatusError.
@@ -462,6 +464,27 @@ func (c *Call) Info(ctx context.Context, contentType string, body []byte) error 
 	return err
 }
 
+// Refer sends REFER with a Refer-To header field and waits for its answer.
+func (c *Call) Refer(ctx context.Context, to string) error {
+	_, err := c.do(ctx, "REFER", c.nextSeq(), map[string]string{"Refer-To": to, "Referred-By": "<sip:" + c.p.o.User + "@phone>", "Contact": c.contact}, "", nil)
+	return err
+}
+
+// Notified returns the first lines of what NOTIFY requests told, in order.
+func (c *Call) Notified() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.told)
+}
+
+// Replaces is the value of a Replaces header field that names the call to the
+// peer (RFC 3891).
+func (c *Call) Replaces() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.callID + ";to-tag=" + tagOf(c.to) + ";from-tag=" + c.tag
+}
+
 // Hangup sends BYE and waits for its answer.
 func (c *Call) Hangup(ctx context.Context) error {
 	_, err := c.do(ctx, "BYE", c.nextSeq(), map[string]string{"Reason": `Q.850;cause=16;text="hung up"`}, "", nil)
@@ -526,6 +549,14 @@ func (c *Call) request(m *message, reply func([]byte)) {
 		c.media.info(m.get("Content-Type"), m.body)
 		reply(ok.bytes())
 	case "OPTIONS":
+		reply(ok.bytes())
+	case "NOTIFY":
+		line, _, _ := strings.Cut(string(m.body), "\r\n")
+		c.mu.Lock()
+		if n := len(c.told); n == 0 || c.told[n-1] != line {
+			c.told = append(c.told, line)
+		}
+		c.mu.Unlock()
 		reply(ok.bytes())
 	default:
 		r := m.respond(405, "Method Not Allowed", c.tag)

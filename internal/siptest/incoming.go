@@ -141,6 +141,12 @@ func (in *Incoming) Header(name string) string { return in.invite.get(name) }
 // CallID returns the Call-ID.
 func (in *Incoming) CallID() string { return in.invite.get("Call-ID") }
 
+// Replaces is the value of a Replaces header field that names the call to the
+// caller (RFC 3891).
+func (in *Incoming) Replaces() string {
+	return in.CallID() + ";to-tag=" + tagOf(in.invite.get("From")) + ";from-tag=" + in.tag
+}
+
 // Cancelled is closed when the caller cancels, which the phone has then
 // answered with 487, and when the phone is closed.
 func (in *Incoming) Cancelled() <-chan struct{} { return in.cancelled }
