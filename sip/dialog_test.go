@@ -28,14 +28,20 @@ type call struct {
 	lost      chan error
 	info      chan string
 	reoffer   chan *sip.Reoffer
+	reason    chan sip.Reason // of a CANCEL
+	refer     chan *sip.Refer
+	replaced  chan *sip.Dialog
 }
 
 func newCalls() *calls { return &calls{make(chan *call, 100)} }
 
 func (c *calls) on(d *sip.Dialog) {
-	k := &call{d, make(chan struct{}, 9), make(chan sip.Reason, 9), make(chan error, 9), make(chan string, 99), make(chan *sip.Reoffer, 9)}
+	k := &call{d, make(chan struct{}, 9), make(chan sip.Reason, 9), make(chan error, 9), make(chan string, 99), make(chan *sip.Reoffer, 9),
+		make(chan sip.Reason, 9), make(chan *sip.Refer, 9), make(chan *sip.Dialog, 9)}
 	d.On(sip.DialogHandler{
-		Cancelled: func(sip.Reason) { k.cancelled <- struct{}{} },
+		Cancelled: func(r sip.Reason) { k.cancelled <- struct{}{}; k.reason <- r },
+		Refer:     func(r *sip.Refer) { k.refer <- r },
+		Replaced:  func(d *sip.Dialog) { k.replaced <- d },
 		Bye:       func(r sip.Reason) { k.bye <- r },
 		Lost:      func(err error) { k.lost <- err },
 		Info:      func(ct string, b []byte) { k.info <- ct + "|" + string(b) },
