@@ -111,20 +111,12 @@ func (g *Gateway) over(id string, s call.Summary, release func()) {
 }
 
 func (g *Gateway) phoneOptions(cfg *config.Config, t *config.Trunk) phone.Options {
-	advertise := t.MediaAdvertise
-	if !advertise.IsValid() {
-		advertise = cfg.Media.Phone.Advertise
-	}
 	return phone.Options{
 		Codecs: t.Codecs, Ptime: t.Ptime.Duration, Ports: g.phonePorts,
-		Bind: cfg.Media.Phone.Bind, Advertise: advertise,
+		Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
 		DTMF: t.DTMF, ComfortNoise: t.ComfortNoise, HoldMusic: t.HoldMusic,
-		SRTP: srtpPolicies[t.SRTP], OfferDTLS: t.SRTPKeys == "dtls",
 	}
 }
-
-// srtpPolicies are the values of trunk.srtp.
-var srtpPolicies = map[string]sip.SRTP{"off": sip.SRTPOff, "optional": sip.SRTPOptional, "required": sip.SRTPRequired}
 
 // header is the value of the first of these headers that is present.
 func header(d *sip.Dialog, names []string) string {

@@ -40,9 +40,6 @@ type Options struct {
 	DTMF         string // how digits are sent: "auto", "rtp", "info", "inband"; default auto
 	ComfortNoise bool   // RFC 3389, where the phone has it
 	HoldMusic    bool   // whether what a phone sends that holds the call is heard
-
-	SRTP      sip.SRTP
-	OfferDTLS bool // our offers agree on keys by DTLS, not by the description
 }
 
 // Leg is the phone leg of one call. Answer, Reoffer and Close may be called
@@ -101,8 +98,7 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 // newLeg has everything but its sockets.
 func newLeg(o Options, advertise netip.Addr) *Leg {
 	l := &Leg{o: o}
-	l.local = sip.Local{Addr: advertise, DTMF: true, ComfortNoise: o.ComfortNoise, Ptime: o.Ptime, Direction: sip.SendRecv,
-		RTCPMux: true, SRTP: o.SRTP, OfferDTLS: o.OfferDTLS}
+	l.local = sip.Local{Addr: advertise, DTMF: true, ComfortNoise: o.ComfortNoise, Ptime: o.Ptime, Direction: sip.SendRecv}
 	known := sip.KnownCodecs()
 	for _, name := range o.Codecs {
 		if c, ok := known[name]; ok {
@@ -119,13 +115,6 @@ func (l *Leg) open() error {
 	}
 	l.conn = conn
 	l.local.Port, l.local.RTCPPort = conn.Port(), conn.RTCPPort()
-	if l.o.SRTP == sip.SRTPOff {
-		return nil
-	}
-	if l.local.Fingerprint.Hash, l.local.Fingerprint.Value, err = conn.Fingerprint(); err != nil {
-		conn.Close()
-		return fmt.Errorf("certificate for DTLS: %w", err)
-	}
 	return nil
 }
 
@@ -140,7 +129,6 @@ func (l *Leg) negotiate(offer *sip.SDP) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrOffer, err)
 	}
 	l.local.Version++
-	l.local.Last, l.local.Peer, l.local.Agreed = answer, offer, &m
 	l.answer, l.media = answer.Marshal(), &m
 	return l.answer, nil
 }
@@ -199,7 +187,6 @@ func (l *Leg) accepted(raw []byte) error {
 		}
 		return fmt.Errorf("%w: %w", ErrOffer, err)
 	}
-	l.local.Last, l.local.Peer, l.local.Agreed = l.last, answer, &m
 	l.media = &m
 	return l.attach()
 }
@@ -212,9 +199,7 @@ func (l *Leg) attach() error {
 		return net.ErrClosed
 	}
 	m := l.media
-	if err := l.secure(m); err != nil {
-		return err
-	}
+	l.conn.SetRemote(m.Remote, m.RemoteRTCP)
 	next := media.PhoneLeg{
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
 		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,

@@ -52,7 +52,6 @@ type media struct {
 	freq      int
 	pcm       []int16 // said before gen
 	loop      []int16 // what pcm becomes at its end
-	keys      keys
 	pending   []int16 // collected up to a packet
 	seq       uint16
 	ts        uint32
@@ -168,12 +167,8 @@ func (m *media) description(names []string, pts map[string]uint8, events map[int
 			fmt.Fprintf(&attrs, "a=rtpmap:%d telephone-event/%d\r\na=fmtp:%d 0-15\r\n", pt, c, pt)
 		}
 	}
-	attrs.WriteString(m.keys.attributes())
-	if m.o.RTCPMux {
-		attrs.WriteString("a=rtcp-mux\r\n")
-	}
-	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d %s%s\r\n%sa=ptime:%d\r\na=%s\r\n",
-		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, m.keys.proto, list.String(), attrs.String(), m.o.Ptime.Milliseconds(), direction)
+	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d RTP/AVP%s\r\n%sa=ptime:%d\r\na=%s\r\n",
+		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, list.String(), attrs.String(), m.o.Ptime.Milliseconds(), direction)
 }
 
 func (m *media) offer(direction string) []byte {
@@ -186,7 +181,6 @@ func (m *media) offer(direction string) []byte {
 	if m.name != "" {
 		pts[m.name] = m.sendPT
 	}
-	m.keys.offer(m.o)
 	m.send = direction == "sendrecv" || direction == "sendonly"
 	return m.description(m.o.Codecs, pts, map[int]uint8{8000: 101, 48000: 110}, direction)
 }
@@ -197,8 +191,6 @@ type remoteSDP struct {
 	pts       []uint8
 	maps      map[uint8]string // lower case "pcmu/8000"
 	direction string
-	proto     string
-	crypto    []string // values of the attribute
 }
 
 func parseSDP(b []byte) (remoteSDP, error) {
@@ -224,7 +216,7 @@ func parseSDP(b []byte) (remoteSDP, error) {
 					}
 					r.pts = append(r.pts, pt)
 				}
-				in, r.proto = 1, f[2]
+				in = 1
 			} else {
 				in = 2
 			}
@@ -241,8 +233,6 @@ func parseSDP(b []byte) (remoteSDP, error) {
 			if _, err := fmt.Sscanf(l, "a=rtpmap:%d %s", &pt, &name); err == nil {
 				r.maps[pt] = strings.ToLower(name)
 			}
-		case strings.HasPrefix(l, "a=crypto:") && in == 1:
-			r.crypto = append(r.crypto, l[len("a=crypto:"):])
 		case in < 2 && (l == "a=sendrecv" || l == "a=sendonly" || l == "a=recvonly" || l == "a=inactive"):
 			r.direction = l[2:]
 		}
@@ -311,9 +301,6 @@ func (m *media) accept(b []byte) error {
 	if err := m.choose(r); err != nil {
 		return err
 	}
-	if err := m.keys.accept(m.o, r); err != nil {
-		return err
-	}
 	m.send = m.send && (r.direction == "sendrecv" || r.direction == "recvonly")
 	m.recvPT = map[uint8]bool{m.f.pt: true, m.sendPT: true}
 	m.recvEvent = m.f.eventPT
@@ -329,9 +316,6 @@ func (m *media) answer(b []byte, direction string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.choose(r); err != nil {
-		return nil, err
-	}
-	if err := m.keys.answer(m.o, r); err != nil {
 		return nil, err
 	}
 	switch r.direction {
@@ -478,7 +462,7 @@ func (m *media) packet(pt uint8, marker bool, ts uint32, payload []byte) {
 	binary.BigEndian.PutUint16(b[2:], m.seq)
 	binary.BigEndian.PutUint32(b[4:], ts)
 	binary.BigEndian.PutUint32(b[8:], m.ssrc)
-	b = m.keys.seal(append(b, payload...))
+	b = append(b, payload...)
 	m.seq++
 	m.sent++
 	m.octets += uint64(len(payload))
@@ -502,10 +486,8 @@ func (m *media) readRTCP() {
 		}
 		if err == nil && n >= 8 {
 			m.mu.Lock()
-			if b := m.keys.open(buf[:n], true); b != nil {
-				m.rtcps++
-				m.reports.take(b)
-			}
+			m.rtcps++
+			m.reports.take(buf[:n])
 			m.mu.Unlock()
 		}
 	}
@@ -532,11 +514,7 @@ func (m *media) take(b []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pt := b[1] & 0x7f
-	rtcp := pt >= 72 && pt <= 76 // on the same port (RFC 5761)
-	if b = m.keys.open(b, rtcp); b == nil {
-		return
-	}
-	if rtcp {
+	if pt >= 72 && pt <= 76 { // RTCP on the same port (RFC 5761)
 		m.rtcps++
 		m.reports.take(b)
 		return

@@ -27,10 +27,6 @@ type PhoneOptions struct {
 	ComfortNoise bool // CN (RFC 3389) under payload type 13
 	Reports      bool // sends RTCP reports, twice a second
 
-	SRTP      string // crypto suite (RFC 4568) the phone offers and takes, "": plain RTP
-	SRTPMaybe bool   // it offers plain RTP with keys, and does without if need be
-	RTCPMux   bool   // it offers RTP and RTCP on one port (RFC 5761)
-
 	// Listen opens the phone's UDP sockets, for phones on a network of their
 	// own; nil: as [net.ListenUDP] does.
 	Listen func(*net.UDPAddr) (Socket, error)

@@ -388,7 +388,7 @@ func (c *Conference) connectICE(ctx context.Context, r Remote) error {
 }
 
 func (c *Conference) connectDTLS(ctx context.Context, client bool, fp fingerprint) error {
-	conn, err := dtlsPeer{c.dtls, c.remote(), client, c.cert, fp, c.o.RetransmitInterval, c.log}.connect()
+	conn, err := c.newDTLS(client, fp)
 	if err != nil {
 		return err
 	}

@@ -1,34 +1,21 @@
 package transport
 
 import (
-	"crypto/tls"
 	"crypto/x509"
-	"log/slog"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/pion/dtls/v3"
 )
 
-// dtlsPeer is a handshake's part that both kinds of leg have.
-type dtlsPeer struct {
-	conduit     *conduit
-	remote      netip.AddrPort
-	client      bool
-	cert        tls.Certificate
-	fingerprint fingerprint   // of the peer's
-	interval    time.Duration // until the first retransmission
-	log         *slog.Logger
-}
-
-// connect makes the DTLS 1.2 connection, as client or as server.
-func (p dtlsPeer) connect() (*dtls.Conn, error) {
+// newDTLS makes the DTLS 1.2 connection on the selected pair, as client or as
+// server.
+func (c *Conference) newDTLS(client bool, fp fingerprint) (*dtls.Conn, error) {
 	options := []dtls.Option{
-		dtls.WithCertificates(p.cert),
+		dtls.WithCertificates(c.cert),
 		dtls.WithSRTPProtectionProfiles(srtpProfiles...),
-		dtls.WithFlightInterval(p.interval),
-		dtls.WithLoggerFactory(pionLog{p.log}),
+		dtls.WithFlightInterval(c.o.RetransmitInterval),
+		dtls.WithLoggerFactory(pionLog{c.log}),
 		// The certificate is self-signed: it is trusted for its fingerprint,
 		// which came over signalling (RFC 5763 §5).
 		dtls.WithInsecureSkipVerify(true),
@@ -36,22 +23,22 @@ func (p dtlsPeer) connect() (*dtls.Conn, error) {
 			if len(certs) == 0 {
 				return ErrFingerprint
 			}
-			return p.fingerprint.verify(certs[0])
+			return fp.verify(certs[0])
 		}),
 	}
-	remote := net.UDPAddrFromAddrPort(p.remote)
-	if p.client {
+	remote := net.UDPAddrFromAddrPort(c.remote())
+	if client {
 		list := make([]dtls.ClientOption, len(options))
 		for i, o := range options {
 			list[i] = o
 		}
-		return dtls.ClientWithOptions(p.conduit, remote, list...)
+		return dtls.ClientWithOptions(c.dtls, remote, list...)
 	}
 	list := []dtls.ServerOption{dtls.WithClientAuth(dtls.RequireAnyClientCert)}
 	for _, o := range options {
 		list = append(list, o)
 	}
-	return dtls.ServerWithOptions(p.conduit, remote, list...)
+	return dtls.ServerWithOptions(c.dtls, remote, list...)
 }
 
 // newDTLSConduit is where the DTLS connection reads and writes. It is closed

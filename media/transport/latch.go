@@ -15,7 +15,6 @@ type latch struct {
 	signalled netip.AddrPort // from SDP; invalid: nothing is accepted
 	source    netip.AddrPort // whose packets are accepted
 	armed     bool           // the next packet decides source
-	since     time.Duration  // when it did
 	last      time.Duration  // when source was last heard
 }
 
@@ -27,40 +26,25 @@ func (l *latch) signal(addr netip.AddrPort) {
 }
 
 // accept says whether a valid packet from from counts, and whether it made
-// from the new source.
+// from the new source. The signalled address itself is always right; other
+// sources are after a signal if they are first, later if the present source
+// has been silent and they are on its host or on the signalled one.
 func (l *latch) accept(from netip.AddrPort, now time.Duration) (ok, moved bool) {
 	switch {
-	case !l.allows(from, now):
+	case !l.signalled.IsValid():
 		return false, false
 	case from == l.source && !l.armed:
 		l.last = now
 		return true, false
-	case l.armed:
-		l.since = now
+	case l.armed, from == l.signalled:
+	case now-l.last >= l.silence &&
+		(from.Addr() == l.source.Addr() || from.Addr() == l.signalled.Addr()):
+	default:
+		return false, false
 	}
 	l.source, l.armed, l.last = from, false, now
 	return true, true
 }
-
-// allows says whether a packet from from would count. After a signal the first
-// does; should that have been a stranger's, the signalled address prevails as
-// long as a latch is young. Later another source is followed only when the
-// present one has been silent, and on its host or on the signalled one.
-func (l *latch) allows(from netip.AddrPort, now time.Duration) bool {
-	switch {
-	case !l.signalled.IsValid():
-		return false
-	case from == l.source, l.armed:
-		return true
-	case from == l.signalled && now-l.since < l.silence:
-		return true
-	}
-	return now-l.last >= l.silence &&
-		(from.Addr() == l.source.Addr() || from.Addr() == l.signalled.Addr())
-}
-
-// pin takes addr for the source, which a check of ICE has proved.
-func (l *latch) pin(addr netip.AddrPort) { l.signalled, l.source, l.armed = addr, addr, false }
 
 // latched says whether a source has been heard since the last signal.
 func (l *latch) latched() bool { return l.signalled.IsValid() && !l.armed }

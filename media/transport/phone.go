@@ -18,7 +18,7 @@ type PhoneOptions struct {
 	Logger  *slog.Logger  // nil: none
 }
 
-// A Phone is a leg of RTP, in the clear until SetKeys or Handshake. Where packets go and whose are accepted is
+// A Phone is a leg of plain RTP. Where packets go and whose are accepted is
 // told by SetRemote and corrected by the packets that arrive: see SetRemote.
 type Phone struct {
 	log       *slog.Logger
@@ -31,9 +31,7 @@ type Phone struct {
 	rtcpLatch latch
 
 	rtpDest, rtcpDest atomic.Pointer[netip.AddrPort] // where to send
-	muxed             atomic.Bool                    // RTCP goes with RTP
 	stats             counters
-	security
 }
 
 // PhoneStats counts packets; bytes are of UDP payload.
@@ -43,7 +41,6 @@ type PhoneStats struct {
 
 	Invalid    uint64 // neither RTP nor RTCP, wrong lengths, too large
 	Stranger   uint64 // valid, but from an address that is not the far end's
-	Unsafe     uint64 // not authentic, replayed, or before there were keys
 	Full       uint64 // no room in the ring
 	SendErrors uint64 // refused by the operating system
 }
@@ -69,9 +66,10 @@ func OpenPhone(o PhoneOptions) (*Phone, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open phone leg: %w", err)
 	}
-	p.muxed.Store(o.RTCPMux)
-	p.readers.Go(func() { p.rtp.read(p.receive) })
-	if !o.RTCPMux {
+	if o.RTCPMux {
+		p.readers.Go(func() { p.rtp.read(p.receive) })
+	} else {
+		p.readers.Go(func() { p.rtp.read(p.receiveRTP) })
 		p.readers.Go(func() { p.rtcp.read(p.receiveRTCP) })
 	}
 	return p, nil
@@ -82,10 +80,6 @@ func (p *Phone) Port() int { return p.rtp.port }
 
 // RTCPPort is the local RTCP port, the same as Port with RTCPMux.
 func (p *Phone) RTCPPort() int { return p.rtcp.port }
-
-// SetRTCPMux tells whether RTCP goes over the port of RTP (RFC 5761), as offer
-// and answer have agreed. A leg opened with RTCPMux always does so.
-func (p *Phone) SetRTCPMux(on bool) { p.muxed.Store(on || p.rtp == p.rtcp) }
 
 // SetRemote tells the addresses of the far end's session description. An
 // invalid or unspecified rtp (hold with c=0.0.0.0, a refused stream) stops
@@ -101,7 +95,7 @@ func (p *Phone) SetRTCPMux(on bool) { p.muxed.Store(on || p.rtp == p.rtcp) }
 // rtp is what it was, else to rtp.
 func (p *Phone) SetRemote(rtp, rtcp netip.AddrPort) {
 	rtp, rtcp = usable(rtp), usable(rtcp)
-	mux := p.muxed.Load()
+	mux := p.rtp == p.rtcp
 	switch {
 	case !rtp.IsValid():
 		rtcp = netip.AddrPort{}
@@ -140,39 +134,23 @@ func (p *Phone) Remote() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// receive is for the port of RTP, which may carry everything.
+// receive is for a port that carries both.
 func (p *Phone) receive(b []byte, from netip.AddrPort) {
-	switch classify(b) {
-	case kindRTCP:
-		if !p.muxed.Load() {
-			p.stats.invalid.Add(1)
-			return
-		}
+	if classify(b) == kindRTCP {
 		p.receiveRTCP(b, from)
-	case kindSTUN:
-		p.receiveSTUN(b, from)
-	case kindDTLS:
-		p.receiveDTLS(b, from)
-	default:
+	} else {
 		p.receiveRTP(b, from)
 	}
 }
 
 func (p *Phone) receiveRTP(b []byte, from netip.AddrPort) {
-	if len(b) > MTU || classify(b) != kindRTP {
+	if len(b) > MTU || classify(b) != kindRTP || !validRTP(b) {
 		p.stats.invalid.Add(1)
 		return
 	}
 	now := Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.rtpLatch.allows(from, now) {
-		p.stats.stranger.Add(1)
-		return
-	}
-	if b = p.open(b, false); b == nil {
-		return
-	}
 	ok, moved := p.rtpLatch.accept(from, now)
 	if !ok {
 		p.stats.stranger.Add(1)
@@ -193,43 +171,39 @@ func (p *Phone) latchRTP(from netip.AddrPort) {
 		p.log.Info("RTP comes from another address than it was sent to", "from", from, "signalled", p.rtpLatch.signalled)
 	}
 	p.rtpDest.Store(&from)
-	if p.muxed.Load() {
+	if p.rtp == p.rtcp {
 		p.rtcpDest.Store(&from)
 	}
 }
 
 func (p *Phone) receiveRTCP(b []byte, from netip.AddrPort) {
-	if len(b) > MTU || classify(b) != kindRTCP {
+	if len(b) > MTU || classify(b) != kindRTCP || !validRTCP(b) {
 		p.stats.invalid.Add(1)
 		return
 	}
 	now := Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.allowsRTCP(from, now) {
+	if !p.acceptRTCP(from, now) {
 		p.stats.stranger.Add(1)
 		return
-	}
-	if b = p.open(b, true); b == nil {
-		return
-	}
-	if !p.muxed.Load() {
-		if _, moved := p.rtcpLatch.accept(from, now); moved {
-			p.latchRTCP(from)
-		}
 	}
 	p.push(b, now, true)
 }
 
-func (p *Phone) allowsRTCP(from netip.AddrPort, now time.Duration) bool {
+func (p *Phone) acceptRTCP(from netip.AddrPort, now time.Duration) bool {
 	rtp := p.rtpLatch.latched()
-	if p.muxed.Load() {
+	if p.rtp == p.rtcp {
 		return rtp && from == p.rtpLatch.source || !rtp && from == p.rtpLatch.signalled
 	}
 	if from.Addr() != p.rtcpLatch.signalled.Addr() && !(rtp && from.Addr() == p.rtpLatch.source.Addr()) {
 		return false
 	}
-	return p.rtcpLatch.allows(from, now)
+	ok, moved := p.rtcpLatch.accept(from, now)
+	if moved {
+		p.latchRTCP(from)
+	}
+	return ok
 }
 
 //go:noinline
@@ -250,12 +224,7 @@ func (p *Phone) Ring() *Ring { return p.ring }
 func (p *Phone) SendRTP(b []byte) error { return p.send(p.rtp, &p.rtpDest, b, false) }
 
 // SendRTCP implements Conn.
-func (p *Phone) SendRTCP(b []byte) error {
-	if p.muxed.Load() {
-		return p.send(p.rtp, &p.rtpDest, b, true)
-	}
-	return p.send(p.rtcp, &p.rtcpDest, b, true)
-}
+func (p *Phone) SendRTCP(b []byte) error { return p.send(p.rtcp, &p.rtcpDest, b, true) }
 
 func (p *Phone) send(s *socket, dest *atomic.Pointer[netip.AddrPort], b []byte, rtcp bool) error {
 	to := dest.Load()
@@ -264,10 +233,6 @@ func (p *Phone) send(s *socket, dest *atomic.Pointer[netip.AddrPort], b []byte, 
 	}
 	if len(b) > MTU-Overhead {
 		return ErrTooLarge
-	}
-	b, err := p.seal(b, rtcp)
-	if err != nil {
-		return err
 	}
 	return p.stats.send(s, b, *to, rtcp)
 }
@@ -278,14 +243,13 @@ func (p *Phone) Stats() PhoneStats {
 	return PhoneStats{
 		RTPReceived: s.rtpIn.Load(), RTCPReceived: s.rtcpIn.Load(), BytesReceived: s.bytesIn.Load(),
 		RTPSent: s.rtpOut.Load(), RTCPSent: s.rtcpOut.Load(), BytesSent: s.bytesOut.Load(),
-		Invalid: s.invalid.Load(), Stranger: s.stranger.Load(), Unsafe: p.unsafe.Load(),
+		Invalid: s.invalid.Load(), Stranger: s.stranger.Load(),
 		Full: p.ring.Dropped(), SendErrors: s.sendErrors.Load(),
 	}
 }
 
 // Close closes the sockets, waits for their readers and gives the ports back.
 func (p *Phone) Close() error {
-	p.endHandshake()
 	err := p.rtp.Close()
 	if p.rtcp != p.rtp {
 		if err2 := p.rtcp.Close(); err == nil {
