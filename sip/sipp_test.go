@@ -41,6 +41,8 @@ func TestSIPp(t *testing.T) {
 		{"bye-from-us", "udp", 10, false},
 		{"bye-from-us", "tcp", 10, false},
 		{"identity", "udp", 5, false},
+		{"timer", "udp", 5, false},
+		{"timer", "tcp", 5, false},
 		{"options", "udp", 10, false},
 		{"options", "tcp", 10, false},
 		{"options-full", "udp", 5, false},
