@@ -17,7 +17,7 @@ PKG ?= ./...
 # -v with V=1
 V_FLAG = $(if $(V),-v)
 
-.PHONY: help deps deps-build build demo test test-all lint fuzz bench clean
+.PHONY: help deps deps-build deps-long build demo test test-all lint fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ deps: ## install what is missing to build and to test (Debian packages, asks for
 
 deps-build:
 	@scripts/deps build
+
+deps-long:
+	@scripts/deps long
 
 build: deps-build ## build bin/brewline
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -38,7 +41,7 @@ demo: deps-build ## three simulated shards, a participant, a phone call, and lis
 test: deps ## every test but the long ones, with the race detector; V=1 names each; PKG=./sip/... for some
 	BREWLINE_REQUIRE_TOOLS=1 go test -race -count=1 -timeout=10m $(V_FLAG) $(PKG)
 
-test-all: deps ## every test with the long ones, without the race detector
+test-all: deps deps-long ## every test with the long ones, without the race detector
 	BREWLINE_REQUIRE_TOOLS=1 BREWLINE_LONG=1 go test -count=1 -timeout=40m $(V_FLAG) $(PKG)
 
 lint: deps-build ## gofmt, go vet, staticcheck, table of allowed imports, wording

@@ -56,6 +56,7 @@ var rules = []rule{
 	{"internal/bench/...", []string{"..."}},
 	{"internal/realstack", nil},
 	{"internal/nattest", []string{"..."}},
+	{"internal/webrtctest", []string{"..."}},
 }
 
 // imports returns a line for every import that the table does not allow. Tests
