@@ -2,7 +2,6 @@ package codec
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -218,7 +217,7 @@ func FuzzDTMF(f *testing.F) {
 		}
 		defer d.Close()
 		if g, s := d.Write(pcm); g != 0 && (!strings.ContainsRune("0123456789*#ABCD", rune(g)) || s < minTone) {
-			t.Fatal(fmt.Sprintf("%q for %v", g, s))
+			t.Fatalf("%q for %v", g, s)
 		}
 	})
 }
