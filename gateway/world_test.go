@@ -42,6 +42,7 @@ type worldOptions struct {
 	dep      jitsitest.DeploymentOptions
 	gateway  string                        // further keys of [gateway]
 	http     string                        // further keys of [http]
+	sip      string                        // further keys of [sip]
 	trunk    string                        // further keys of [[trunk]]
 	more     string                        // further tables
 	media    string                        // further keys of [media]
@@ -158,7 +159,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 func (w *world) write(without string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n%s\n", w.o.gateway, w.o.http)
-	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n%s\n", w.o.media)
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n%s\n[media]\nbind = \"127.0.0.1\"\n%s\n", w.o.sip, w.o.media)
 	trunk := w.o.trunk
 	for i, d := range w.deps {
 		name := fmt.Sprintf("dep%d", i+1)
