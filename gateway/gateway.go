@@ -130,8 +130,8 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	if g.ua, err = sip.Listen(ctx, so); err != nil {
 		return fmt.Errorf("listen for SIP: %w", err)
 	}
-	for _, a := range g.ua.Addrs() {
-		g.log.Info("listening for SIP", "network", a.Network(), "address", a.String())
+	for i, a := range g.ua.Addrs() {
+		g.log.Info("listening for SIP", "network", so.Listen[i].Network, "address", a.String())
 	}
 	if cfg.HTTP.Listen != "" {
 		if g.http, err = api.Listen(cfg.HTTP, g, g.log); err != nil {

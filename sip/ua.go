@@ -128,7 +128,6 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 		} else {
 			u.wg.Go(ln.accept)
 		}
-		u.log.Info("sip listening", "network", ln.network, "addr", ln.addr)
 	}
 	return u, nil
 }

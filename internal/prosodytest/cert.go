@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writeCertificate makes cert.pem and key.pem in dir, self-signed.
-func writeCertificate(dir string, names ...string) (*x509.CertPool, error) {
+// WriteCertificate makes cert.pem and key.pem in dir, self-signed.
+func WriteCertificate(dir string, names ...string) (*x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err

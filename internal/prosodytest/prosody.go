@@ -96,7 +96,7 @@ func Start(tb testing.TB, o Options) *Server {
 		}
 	}
 	if o.TLS {
-		roots, err := writeCertificate(s.dir, s.Domain, s.AuthDomain)
+		roots, err := WriteCertificate(s.dir, s.Domain, s.AuthDomain)
 		if err != nil {
 			tb.Fatalf("prosody: certificate: %v", err)
 		}

@@ -15,8 +15,8 @@ import (
 // gateway is `brewline serve`.
 type gateway struct {
 	*process
-	udp, tcp string // where it takes SIP
-	http     string // base URL
+	sip  map[string]string // where it takes SIP, by network
+	http string            // base URL
 }
 
 // entry is a line of its log.
@@ -38,7 +38,7 @@ func startGateway(t *testing.T, ctx context.Context, config string, shards int) 
 	if err != nil {
 		t.Fatalf("build brewline: %v", err)
 	}
-	g := &gateway{process: launch(t, "brewline", exec.Command(path, "serve", "-c", config))}
+	g := &gateway{process: launch(t, "brewline", exec.Command(path, "serve", "-c", config)), sip: map[string]string{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			return // calls may be running still
@@ -54,7 +54,7 @@ func startGateway(t *testing.T, ctx context.Context, config string, shards int) 
 		}
 	})
 	up := 0
-	for mark := 0; g.udp == "" || g.tcp == "" || g.http == "" || up < shards; mark++ {
+	for mark := 0; len(g.sip) < 3 || g.http == "" || up < shards; mark++ {
 		line, err := g.await(ctx, fmt.Sprintf("%d shards up", shards), mark, func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -62,11 +62,7 @@ func startGateway(t *testing.T, ctx context.Context, config string, shards int) 
 		e := parseEntry(line)
 		switch e.str("msg") {
 		case "listening for SIP":
-			if e.str("network") == "udp" {
-				g.udp = e.str("address")
-			} else {
-				g.tcp = e.str("address")
-			}
+			g.sip[e.str("network")] = e.str("address")
 		case "listening for HTTP":
 			g.http = "http://" + e.str("address")
 		case "shard up":

@@ -66,9 +66,9 @@ func (w *world) sippCalls(places []place) {
 		for i, p := range places {
 			there = append(there, w.browser(p, theirs[i]))
 			ears = append(ears, newEar(w.t, ours[i]))
-			o := sippOptions{target: w.gw.udp, user: "conference", room: p.name, ear: ears[i].port()}
+			o := sippOptions{target: w.gw.sip["udp"], user: "conference", room: p.name, ear: ears[i].port()}
 			if network == "tcp" {
-				o.target, o.tcp = w.gw.tcp, true
+				o.target, o.tcp = w.gw.sip["tcp"], true
 			}
 			calls = append(calls, startSIPp(w.t, w.ctx, o))
 		}
@@ -96,7 +96,7 @@ func (w *world) sippMedia(places []place) {
 		var calls []*sipp
 		for i, p := range places {
 			there = append(there, w.browser(p, theirs[i]))
-			o.target, o.user, o.room = w.gw.udp, "conference", p.name
+			o.target, o.user, o.room = w.gw.sip["udp"], "conference", p.name
 			if o.tone != 0 {
 				o.tone = ours[i]
 			}
@@ -137,11 +137,8 @@ func (w *world) baresipCalls(places []place) {
 		for i, p := range places {
 			b := startBaresip(w.t, w.ctx, baresipOptions{codec: codec, tone: ours[i]})
 			phones = append(phones, b)
-			uri := "sip:" + p.number + "@" + w.gw.udp
-			if (n+i)%2 == 1 {
-				uri = "sip:" + p.number + "@" + w.gw.tcp + ";transport=tcp"
-			}
-			b.call(w.ctx, uri)
+			network := []string{"udp", "tcp", "tls"}[(n+i)%3]
+			b.call(w.ctx, "sip:"+p.number+"@"+w.gw.sip[network]+";transport="+network)
 		}
 		for i, b := range phones {
 			w.hear("baresip with "+codec, b, theirs[i])
@@ -248,7 +245,7 @@ func (w *world) refused(name string, code int) {
 	p, err := siptest.NewPhone(siptest.PhoneOptions{})
 	w.must(err)
 	defer p.Close()
-	_, err = p.Call(w.ctx, siptest.CallOptions{URI: "sip:conference@" + w.gw.udp, Headers: map[string]string{"X-Room-Name": name}})
+	_, err = p.Call(w.ctx, siptest.CallOptions{URI: "sip:conference@" + w.gw.sip["udp"], Headers: map[string]string{"X-Room-Name": name}})
 	var status *siptest.StatusError
 	if !errors.As(err, &status) || status.Code != code {
 		w.t.Errorf("a call to %s: %v, not %d", name, err, code)

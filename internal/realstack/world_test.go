@@ -227,7 +227,12 @@ func (w *world) write(o *worldOptions) {
 	w.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "[gateway]\nname = \"real\"\n%s\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[http]\nlisten = \"127.0.0.1:0\"\n", o.gateway)
-	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n[media]\nbind = \"127.0.0.1\"\n")
+	dir := w.t.TempDir()
+	if _, err := prosodytest.WriteCertificate(dir, "gw.example"); err != nil {
+		w.t.Fatal(err)
+	}
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n[sip.tls]\ncertificate = %q\nkey = %q\n[media]\nbind = \"127.0.0.1\"\n",
+		filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	n := 0
 	for _, d := range w.deps {
 		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\nbalancer = %q\n", d.name, d.domain, d.balancer.url+"/http-bind?room={roomName}")
@@ -246,7 +251,7 @@ func (w *world) write(o *worldOptions) {
 			fmt.Fprintf(&b, "%q = %q\n", p.number, p.name)
 		}
 	}
-	w.path = filepath.Join(w.t.TempDir(), "brewline.toml")
+	w.path = filepath.Join(dir, "brewline.toml")
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -327,7 +332,7 @@ func (w *world) phone(name string, freq int) *siptest.Call {
 	}
 	w.t.Cleanup(func() { _ = p.Close() })
 	c, err := p.Call(w.ctx, siptest.CallOptions{
-		URI: "sip:conference@" + w.gw.udp, Headers: map[string]string{"X-Room-Name": name}, Tone: freq,
+		URI: "sip:conference@" + w.gw.sip["udp"], Headers: map[string]string{"X-Room-Name": name}, Tone: freq,
 	})
 	if err != nil {
 		w.t.Fatalf("call to %s: %v", name, err)
