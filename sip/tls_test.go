@@ -122,19 +122,6 @@ func only(network string, cfg *tls.Config) func(*sip.Options) {
 	}
 }
 
-// trusting makes a user agent trust an authority, and show a certificate.
-func trusting(a *authority, own *sip.Certificates) func(*sip.Options) {
-	return func(o *sip.Options) {
-		o.ClientTLS = func(string) (*tls.Config, error) {
-			c := &tls.Config{RootCAs: a.pool()}
-			if own != nil {
-				own.Show(c)
-			}
-			return c, nil
-		}
-	}
-}
-
 // answering answers every call with the peer's own offer and keeps it.
 func answering(calls chan *sip.Dialog) func(*sip.Dialog) {
 	return func(d *sip.Dialog) {

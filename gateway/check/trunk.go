@@ -33,7 +33,7 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 	defer ua.Close()
 	if t.Address != "" {
 		r := Result{Subject: subject, Step: "OPTIONS"}
-		err, took := timed(ctx, o, func(ctx context.Context) error {
+		took, err := timed(ctx, o, func(ctx context.Context) error {
 			return ua.Options(ctx, sip.Target{URI: t.Address, Route: t.Proxy, Trunk: t.Name})
 		})
 		r.Took = took
@@ -53,7 +53,7 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 	user, _ := t.From()
 	for _, registrar := range t.Register {
 		r := Result{Subject: subject, Step: "REGISTER"}
-		err, took := timed(ctx, o, func(ctx context.Context) error {
+		took, err := timed(ctx, o, func(ctx context.Context) error {
 			return ua.FetchRegistration(ctx, sip.RegisterOptions{
 				Registrar: registrar, User: user, Host: t.FromDomain, Username: t.Username, Password: t.Password.Value(),
 				Route: t.Proxy, Trunk: t.Name,
@@ -110,12 +110,12 @@ func remedy(err error, otherwise string) string {
 	return otherwise
 }
 
-func timed(ctx context.Context, o Options, f func(context.Context) error) (error, time.Duration) {
+func timed(ctx context.Context, o Options, f func(context.Context) error) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	began := time.Now()
-	err := f(ctx)
-	return err, time.Since(began)
+	err = f(ctx)
+	return time.Since(began), err
 }
 
 func userAgent(ctx context.Context, cfg *config.Config, o Options) (*sip.UA, error) {

@@ -206,7 +206,6 @@ func newPolicy(t *config.Trunk) policy {
 
 func (p policy) equal(q policy) bool {
 	same := slices.Equal(p.registrars, q.registrars)
-	p.registrars, q.registrars = nil, nil
 	return same && p.name == q.name && p.address == q.address && p.proxy == q.proxy && p.probe == q.probe && p.expires == q.expires &&
 		p.user == q.user && p.domain == q.domain && p.username == q.username && p.secret == q.secret && p.other == q.other
 }
