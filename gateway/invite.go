@@ -111,9 +111,14 @@ func (g *Gateway) over(id string, s call.Summary, release func()) {
 }
 
 func (g *Gateway) phoneOptions(cfg *config.Config, t *config.Trunk) phone.Options {
+	advertise := cfg.Media.Phone.Advertise
+	if t.MediaAdvertise.IsValid() {
+		advertise = t.MediaAdvertise
+	}
 	return phone.Options{
 		Codecs: t.Codecs, Ptime: t.Ptime.Duration, Ports: g.phonePorts,
-		Bind: cfg.Media.Phone.Bind, Advertise: cfg.Media.Phone.Advertise,
+		Bind: cfg.Media.Phone.Bind, Advertise: advertise,
+		SRTP: t.SRTP, Keys: t.SRTPKeys,
 		DTMF: t.DTMF, ComfortNoise: t.ComfortNoise, HoldMusic: t.HoldMusic,
 	}
 }

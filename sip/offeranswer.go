@@ -362,10 +362,10 @@ func (m MediaLine) comfort(with Codec) (Codec, bool) {
 // remote returns what a peer's line says of where and how to send.
 func (m MediaLine) remote() Media {
 	media := Media{Ptime: m.Ptime, MaxPtime: m.MaxPtime}
+	media.Remote = netip.AddrPortFrom(m.Addr, uint16(m.Port))
 	if !m.Addr.IsValid() {
 		return media
 	}
-	media.Remote = netip.AddrPortFrom(m.Addr, uint16(m.Port))
 	switch a := m.RTCP; {
 	case a.Port() != 0 && a.Addr().IsValid():
 		media.RemoteRTCP = a

@@ -73,7 +73,7 @@ func TestAnswer(t *testing.T) {
 		{file: "hold-2543", codecs: all, want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("0.0.0.0:16384"), RemoteRTCP: at("0.0.0.0:16385"), Receive: true}},
 		{file: "hold-sendonly", codecs: all, want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("192.0.2.60:16384"), RemoteRTCP: at("192.0.2.60:16385"), Receive: true}},
 		{file: "hold-inactive", codecs: all, want: sip.Media{Codec: codec("pcmu", 0, ""), Remote: at("192.0.2.60:16384"), RemoteRTCP: at("192.0.2.60:16385")}},
-		{file: "hostname", codecs: all, want: sip.Media{Codec: codec("pcma", 8, ""), RecvPT: 8, Send: true, Receive: true}},
+		{file: "hostname", codecs: all, want: sip.Media{Codec: codec("pcma", 8, ""), RecvPT: 8, Remote: netip.AddrPortFrom(netip.Addr{}, 16384), Send: true, Receive: true}},
 		{file: "remapped", codecs: "opus", want: sip.Media{Codec: sip.Codec{Name: "opus", PT: 98, Rate: 48000, Channels: 1}, RecvPT: 98, Remote: at("192.0.2.80:16384"), RemoteRTCP: at("192.0.2.80:16385"), Send: true, Receive: true}},
 		{file: "remapped", codecs: "g722", want: sip.Media{Codec: codec("g722", 96, ""), RecvPT: 96, Remote: at("192.0.2.80:16384"), RemoteRTCP: at("192.0.2.80:16385"), Send: true, Receive: true}},
 		{file: "remapped", codecs: "pcmu pcma", want: sip.Media{Codec: codec("pcma", 97, ""), RecvPT: 97, Remote: at("192.0.2.80:16384"), RemoteRTCP: at("192.0.2.80:16385"), Send: true, Receive: true}},

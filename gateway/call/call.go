@@ -275,6 +275,7 @@ func (c *Call) takeIn() {
 	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.side.dialog.RequestUser()))
 	po := c.o.Phone
 	po.Audio, po.Logger = c.side.audio, c.log
+	po.Failed = func(err error) { c.box.end(ending{end: EndSRTP, detail: err}) }
 	p, err := phone.Accept(c.side.dialog, po)
 	if err != nil {
 		c.box.end(ending{end: phoneEnd(err), detail: err})

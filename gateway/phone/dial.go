@@ -46,15 +46,19 @@ func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
 		}
 	}
 	l := newLeg(o.Options, advertise)
+	l.peer = o.Peer
 	if err := l.open(); err != nil {
 		return nil, err
 	}
-	l.last = sip.Offer(l.local)
-	l.local.Version++
+	offer, err := l.offer()
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
 	h := o.Handler
 	h.Reoffer = func(r *sip.Reoffer) { o.Reoffer(l, r) }
 	d, answer, err := o.UA.Invite(ctx, sip.InviteOptions{
-		URI: o.URI, Route: o.Route, Trunk: o.Trunk, From: o.From, To: o.To, Headers: o.Headers, SDP: l.last.Marshal(),
+		URI: o.URI, Route: o.Route, Trunk: o.Trunk, From: o.From, To: o.To, Headers: o.Headers, SDP: offer,
 		Username: o.Username, Password: o.Password, Handler: h, Timeout: o.Timeout,
 		Replaces: o.Replaces, By: o.By,
 		Progress: func(code int, _ string, sdp []byte) {

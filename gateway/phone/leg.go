@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -37,6 +38,10 @@ type Options struct {
 	Audio     Audio
 	Logger    *slog.Logger
 
+	SRTP   string      // "off", "optional", "required"; default off
+	Keys   string      // of what we offer: "sdes", "dtls"; default sdes
+	Failed func(error) // DTLS came to nothing, nil: nobody is told
+
 	DTMF         string // how digits are sent: "auto", "rtp", "info", "inband"; default auto
 	ComfortNoise bool   // RFC 3389, where the phone has it
 	HoldMusic    bool   // whether what a phone sends that holds the call is heard
@@ -49,6 +54,7 @@ type Leg struct {
 	d     *sip.Dialog
 	conn  *transport.Phone
 	local sip.Local
+	peer  netip.AddrPort // of SIP
 
 	mu        sync.Mutex
 	answer    []byte          // to an early offer
@@ -75,7 +81,7 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 		}
 	}
 	l := newLeg(o, advertise)
-	l.d = d
+	l.d, l.peer = d, d.Source()
 	var offer *sip.SDP
 	if raw := d.Offer(); len(raw) > 0 {
 		var err error
@@ -98,7 +104,9 @@ func Accept(d *sip.Dialog, o Options) (*Leg, error) {
 // newLeg has everything but its sockets.
 func newLeg(o Options, advertise netip.Addr) *Leg {
 	l := &Leg{o: o}
-	l.local = sip.Local{Addr: advertise, DTMF: true, ComfortNoise: o.ComfortNoise, Ptime: o.Ptime, Direction: sip.SendRecv}
+	l.local = sip.Local{
+		Addr: advertise, SessionID: uint64(rand.Uint32()), RTCPMux: true, SRTP: srtpModes[o.SRTP], OfferDTLS: o.Keys == "dtls", DTMF: true, ComfortNoise: o.ComfortNoise, Ptime: o.Ptime, Direction: sip.SendRecv,
+	}
 	known := sip.KnownCodecs()
 	for _, name := range o.Codecs {
 		if c, ok := known[name]; ok {
@@ -109,7 +117,9 @@ func newLeg(o Options, advertise netip.Addr) *Leg {
 }
 
 func (l *Leg) open() error {
-	conn, err := transport.OpenPhone(transport.PhoneOptions{Ports: l.o.Ports, Bind: l.o.Bind, Logger: l.o.Logger})
+	conn, err := transport.OpenPhone(transport.PhoneOptions{
+		Ports: l.o.Ports, Bind: l.o.Bind, Logger: l.o.Logger, Failed: l.o.Failed,
+	})
 	if err != nil {
 		return err
 	}
@@ -121,16 +131,83 @@ func (l *Leg) open() error {
 // negotiate answers an offer and keeps what was agreed; mu may be held or not
 // needed yet.
 func (l *Leg) negotiate(offer *sip.SDP) ([]byte, error) {
-	answer, m, err := sip.Answer(offer, l.local)
+	local, err := l.localFor(offer)
+	if err != nil {
+		return nil, err
+	}
+	answer, m, err := sip.Answer(offer, local)
 	if err != nil {
 		if errors.Is(err, sip.ErrNoCodec) || errors.Is(err, sip.ErrSRTP) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrOffer, err)
 	}
+	l.local = local
 	l.local.Version++
-	l.answer, l.media = answer.Marshal(), &m
+	l.last, l.answer = answer, answer.Marshal()
+	l.agree(offer, &m)
 	return l.answer, nil
+}
+
+// agree keeps what an offer and an answer came to.
+func (l *Leg) agree(peer *sip.SDP, m *sip.Media) {
+	l.media = m
+	l.local.Last, l.local.Peer, l.local.Agreed = l.last, peer, m
+}
+
+// offer makes an offer of ours.
+func (l *Leg) offer() ([]byte, error) {
+	if l.local.OfferDTLS {
+		if err := l.certify(); err != nil {
+			return nil, err
+		}
+	}
+	l.last = sip.Offer(l.local)
+	l.local.Version++
+	return l.last.Marshal(), nil
+}
+
+var srtpModes = map[string]sip.SRTP{"optional": sip.SRTPOptional, "required": sip.SRTPRequired}
+
+// certify has a certificate for DTLS.
+func (l *Leg) certify() error {
+	if l.local.SRTP == sip.SRTPOff || l.local.Fingerprint.Value != "" {
+		return nil
+	}
+	sum, err := l.conn.Fingerprint()
+	if err != nil {
+		return fmt.Errorf("certificate for DTLS: %w", err)
+	}
+	l.local.Fingerprint = sip.Fingerprint{Hash: "sha-256", Value: sum}
+	return nil
+}
+
+// localFor is our side of an answer: with a certificate where DTLS is offered,
+// and with an address of the family that the phone has.
+func (l *Leg) localFor(offer *sip.SDP) (sip.Local, error) {
+	for _, m := range offer.Media {
+		if m.Fingerprint.Value != "" {
+			if err := l.certify(); err != nil {
+				return l.local, err
+			}
+		}
+	}
+	local := l.local
+	for _, m := range offer.Media {
+		at := m.Addr
+		if m.Type != "audio" || m.Port == 0 || !at.IsValid() || at.IsUnspecified() {
+			continue
+		}
+		if at.Is4() != local.Addr.Is4() {
+			addr, err := addressTowards(netip.AddrPortFrom(at, uint16(m.Port)), l.o.Bind)
+			if err != nil || addr.Is4() != at.Is4() {
+				return local, fmt.Errorf("%w: no address of the family of %s", ErrOffer, at)
+			}
+			local.Addr = addr
+		}
+		break
+	}
+	return local, nil
 }
 
 // Ring tells the phone that it rings. To an INVITE that has no offer and takes
@@ -140,11 +217,12 @@ func (l *Leg) Ring() error {
 		return l.d.Ringing()
 	}
 	l.mu.Lock()
-	l.last = sip.Offer(l.local)
-	l.local.Version++
-	l.offered = true
-	body := l.last.Marshal()
+	body, err := l.offer()
+	l.offered = err == nil
 	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	return l.d.Progress(180, body)
 }
 
@@ -157,9 +235,11 @@ func (l *Leg) Answer(ctx context.Context) error {
 	if late && l.offered {
 		body = nil
 	} else if late {
-		l.last = sip.Offer(l.local)
-		l.local.Version++
-		body = l.last.Marshal()
+		var err error
+		if body, err = l.offer(); err != nil {
+			l.mu.Unlock()
+			return err
+		}
 	} else if err := l.attach(); err != nil {
 		l.mu.Unlock()
 		return err
@@ -187,7 +267,7 @@ func (l *Leg) accepted(raw []byte) error {
 		}
 		return fmt.Errorf("%w: %w", ErrOffer, err)
 	}
-	l.media = &m
+	l.agree(answer, &m)
 	return l.attach()
 }
 
@@ -199,7 +279,16 @@ func (l *Leg) attach() error {
 		return net.ErrClosed
 	}
 	m := l.media
-	l.conn.SetRemote(m.Remote, m.RemoteRTCP)
+	if err := l.secure(m); err != nil {
+		return err
+	}
+	remote, rtcp := m.Remote, m.RemoteRTCP
+	if !remote.Addr().IsValid() { // a host name: audio will come from where SIP does, if not the first packet tells
+		remote = netip.AddrPortFrom(l.peer.Addr(), remote.Port())
+		rtcp = netip.AddrPort{}
+	}
+	l.conn.SetMux(m.RTCPMux)
+	l.conn.SetRemote(remote, rtcp)
 	next := media.PhoneLeg{
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
 		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
@@ -224,13 +313,33 @@ func (l *Leg) attach() error {
 	return nil
 }
 
+// secure has the stream protected as agreed.
+func (l *Leg) secure(m *sip.Media) error {
+	switch {
+	case m.Keys != nil:
+		return l.conn.SetSDES(transport.SDES{Suite: m.Keys.Suite, Send: m.Keys.Send, Receive: m.Keys.Receive, MKI: m.Keys.MKI})
+	case m.DTLS != nil:
+		d := m.DTLS
+		return l.conn.SetDTLS(transport.PhoneDTLS{
+			Client: d.Active, FingerprintHash: d.Fingerprint.Hash, Fingerprint: d.Fingerprint.Value,
+			Ufrag: d.Local.Ufrag, Pwd: d.Local.Pwd,
+		})
+	}
+	l.conn.SetPlain()
+	return nil
+}
+
 // Reoffer follows a re-INVITE: hold, resume, a new address or codec.
 func (l *Leg) Reoffer(r *sip.Reoffer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.SDP == nil {
-		l.last = sip.Offer(l.local)
-		l.local.Version++
+		offer, err := l.offer()
+		if err != nil {
+			l.o.Logger.Warn("re-INVITE refused", "err", err)
+			r.Reject(500)
+			return
+		}
 		r.ACK = func(sdp []byte) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -238,7 +347,7 @@ func (l *Leg) Reoffer(r *sip.Reoffer) {
 				l.o.Logger.Warn("answer in the ACK of a re-INVITE is unusable", "err", err)
 			}
 		}
-		r.Answer(l.last.Marshal())
+		r.Answer(offer)
 		return
 	}
 	offer, err := sip.ParseSDP(r.SDP)

@@ -45,6 +45,7 @@ type media struct {
 	recvEvent uint8
 	version   int
 	comfort   bool // agreed on
+	srtp      sdes
 	reports   reports
 
 	// speaking
@@ -167,8 +168,10 @@ func (m *media) description(names []string, pts map[string]uint8, events map[int
 			fmt.Fprintf(&attrs, "a=rtpmap:%d telephone-event/%d\r\na=fmtp:%d 0-15\r\n", pt, c, pt)
 		}
 	}
-	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d RTP/AVP%s\r\n%sa=ptime:%d\r\na=%s\r\n",
-		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, list.String(), attrs.String(), m.o.Ptime.Milliseconds(), direction)
+	proto, crypto := m.srtp.describe(m.o)
+	attrs.WriteString(crypto)
+	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d %s%s\r\n%sa=ptime:%d\r\na=%s\r\n",
+		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, proto, list.String(), attrs.String(), m.o.Ptime.Milliseconds(), direction)
 }
 
 func (m *media) offer(direction string) []byte {
@@ -191,6 +194,8 @@ type remoteSDP struct {
 	pts       []uint8
 	maps      map[uint8]string // lower case "pcmu/8000"
 	direction string
+	proto     string
+	crypto    []string
 }
 
 func parseSDP(b []byte) (remoteSDP, error) {
@@ -216,7 +221,7 @@ func parseSDP(b []byte) (remoteSDP, error) {
 					}
 					r.pts = append(r.pts, pt)
 				}
-				in = 1
+				in, r.proto = 1, f[2]
 			} else {
 				in = 2
 			}
@@ -233,6 +238,8 @@ func parseSDP(b []byte) (remoteSDP, error) {
 			if _, err := fmt.Sscanf(l, "a=rtpmap:%d %s", &pt, &name); err == nil {
 				r.maps[pt] = strings.ToLower(name)
 			}
+		case strings.HasPrefix(l, "a=crypto:") && in == 1:
+			r.crypto = append(r.crypto, strings.TrimPrefix(l, "a=crypto:"))
 		case in < 2 && (l == "a=sendrecv" || l == "a=sendonly" || l == "a=recvonly" || l == "a=inactive"):
 			r.direction = l[2:]
 		}
@@ -250,6 +257,9 @@ func parseSDP(b []byte) (remoteSDP, error) {
 
 // choose takes the first format of the peer's list that we have. m.mu is held.
 func (m *media) choose(r remoteSDP) error {
+	if err := m.srtp.agree(m.o, r); err != nil {
+		return err
+	}
 	for _, pt := range r.pts {
 		for _, n := range m.o.Codecs {
 			f := formats[n]
@@ -470,6 +480,9 @@ func (m *media) packet(pt uint8, marker bool, ts uint32, payload []byte) {
 		return
 	}
 	to := m.remote
+	if b = m.srtp.encrypt(b, false); b == nil {
+		return
+	}
 	if m.o.Jitter > 0 {
 		time.AfterFunc(time.Duration(m.rng.Int64N(int64(m.o.Jitter))), func() { _, _ = m.conn.WriteToUDPAddrPort(b, to) })
 		return
@@ -486,8 +499,10 @@ func (m *media) readRTCP() {
 		}
 		if err == nil && n >= 8 {
 			m.mu.Lock()
-			m.rtcps++
-			m.reports.take(buf[:n])
+			if b := m.srtp.decrypt(buf[:n], true); b != nil {
+				m.rtcps++
+				m.reports.take(b)
+			}
 			m.mu.Unlock()
 		}
 	}
@@ -514,7 +529,11 @@ func (m *media) take(b []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pt := b[1] & 0x7f
-	if pt >= 72 && pt <= 76 { // RTCP on the same port (RFC 5761)
+	isRTCP := pt >= 72 && pt <= 76
+	if b = m.srtp.decrypt(b, isRTCP); b == nil {
+		return
+	}
+	if isRTCP { // on the same port (RFC 5761)
 		m.rtcps++
 		m.reports.take(b)
 		return

@@ -27,6 +27,9 @@ type PhoneOptions struct {
 	ComfortNoise bool // CN (RFC 3389) under payload type 13
 	Reports      bool // sends RTCP reports, twice a second
 
+	SRTP         string // crypto suite of RFC 4568 §6.2; "": audio in the clear
+	SRTPOptional bool   // on RTP/AVP, and may be refused
+
 	// Listen opens the phone's UDP sockets, for phones on a network of their
 	// own; nil: as [net.ListenUDP] does.
 	Listen func(*net.UDPAddr) (Socket, error)
@@ -92,6 +95,9 @@ func NewPhone(o PhoneOptions) (*Phone, error) {
 		if _, ok := formats[c]; !ok {
 			return nil, fmt.Errorf("siptest: unknown codec %q", c)
 		}
+	}
+	if _, ok := suites[o.SRTP]; !ok && o.SRTP != "" {
+		return nil, fmt.Errorf("siptest: unknown SRTP suite %q", o.SRTP)
 	}
 	if o.Ptime == 0 {
 		o.Ptime = frameTime

@@ -75,7 +75,7 @@ func (m *media) report() {
 	put(m.ssrc)
 	b = append(b, 1, 1, 'p', 0)
 	to := m.remote
-	if to.Port() < 65535 {
+	if b = m.srtp.encrypt(b, true); b != nil && to.Port() < 65535 {
 		_, _ = m.rtcp.WriteToUDPAddrPort(b, netip.AddrPortFrom(to.Addr(), to.Port()+1))
 	}
 }

@@ -16,6 +16,7 @@ type latch struct {
 	source    netip.AddrPort // whose packets are accepted
 	armed     bool           // the next packet decides source
 	last      time.Duration  // when source was last heard
+	open      time.Duration  // until then the signalled address corrects source
 }
 
 // signal takes a new signalled address. The next packet decides anew whom we
@@ -25,25 +26,42 @@ func (l *latch) signal(addr netip.AddrPort) {
 	l.armed = true
 }
 
-// accept says whether a valid packet from from counts, and whether it made
-// from the new source. The signalled address itself is always right; other
-// sources are after a signal if they are first, later if the present source
-// has been silent and they are on its host or on the signalled one.
-func (l *latch) accept(from netip.AddrPort, now time.Duration) (ok, moved bool) {
+// allows says whether a packet from from counts if it is valid. After a signal
+// every source does, but where one was heard just now it has the right of way
+// for a tenth of the silence: a stranger who sends all the time must not win by
+// a session refresh. For the time of one silence the signalled address may then
+// correct the choice, which may have fallen on a late packet or on a stranger.
+// Later the source must be silent, and the new one on its host or on the
+// signalled one.
+func (l *latch) allows(from netip.AddrPort, now time.Duration) bool {
 	switch {
 	case !l.signalled.IsValid():
-		return false, false
-	case from == l.source && !l.armed:
-		l.last = now
-		return true, false
-	case l.armed, from == l.signalled:
-	case now-l.last >= l.silence &&
-		(from.Addr() == l.source.Addr() || from.Addr() == l.signalled.Addr()):
-	default:
+		return false
+	case from == l.source:
+		return true
+	case l.armed:
+		return from == l.signalled || !l.source.IsValid() || now-l.last >= l.silence/10
+	case from == l.signalled:
+		return now < l.open || now-l.last >= l.silence
+	}
+	return now-l.last >= l.silence && (from.Addr() == l.source.Addr() || from.Addr() == l.signalled.Addr())
+}
+
+// accept takes a valid packet, and says whether it counts and whether it made
+// from the new source.
+func (l *latch) accept(from netip.AddrPort, now time.Duration) (ok, moved bool) {
+	if !l.allows(from, now) {
 		return false, false
 	}
+	moved = l.armed || from != l.source
+	switch {
+	case from == l.signalled:
+		l.open = 0
+	case l.armed:
+		l.open = now + l.silence
+	}
 	l.source, l.armed, l.last = from, false, now
-	return true, true
+	return true, moved
 }
 
 // latched says whether a source has been heard since the last signal.

@@ -39,8 +39,16 @@ func TestLatch(t *testing.T) {
 		{"nobody before SDP", []step{{from: signalled}, {from: stranger}}},
 		{"as signalled", []step{{signal: signalled}, {from: signalled, ok: true}, {from: stranger, at: time.Second}}},
 		{"first source", []step{{signal: signalled}, {from: nat, ok: true}, {from: stranger, at: time.Second}, {from: nat, at: 2 * time.Second, ok: true}}},
-		{"the signalled address is always right", []step{
+		{"the signalled address corrects the first source", []step{
 			{signal: signalled}, {from: nat, ok: true}, {from: signalled, at: time.Second, ok: true}, {from: nat, at: 2 * time.Second},
+		}},
+		{"but not later", []step{
+			{signal: signalled}, {from: nat, ok: true}, {from: nat, at: 4 * time.Second, ok: true}, {from: signalled, at: 6 * time.Second},
+			{from: signalled, at: 9 * time.Second, ok: true},
+		}},
+		{"a stranger that sends all the time does not win by a refresh", []step{
+			{signal: signalled}, {from: nat, ok: true}, {signal: signalled}, {from: stranger, at: 400 * time.Millisecond},
+			{from: nat, at: 410 * time.Millisecond, ok: true}, {from: stranger, at: 3 * time.Second},
 		}},
 		{"same host too early", []step{{signal: signalled}, {from: nat, ok: true}, {from: natMoved, at: 4 * time.Second}}},
 		{"same host after silence", []step{{signal: signalled}, {from: nat, ok: true}, {from: natMoved, at: 5 * time.Second, ok: true}, {from: nat, at: 6 * time.Second}}},

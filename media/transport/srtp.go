@@ -56,7 +56,7 @@ type outbound struct {
 func newSRTP(conn *dtls.Conn, client bool) (in *inbound, out *outbound, profile string, err error) {
 	selected, ok := conn.SelectedSRTPProtectionProfile()
 	if !ok {
-		return nil, nil, "", errors.New("the bridge chose no SRTP profile")
+		return nil, nil, "", errors.New("no SRTP profile was chosen")
 	}
 	state, ok := conn.ConnectionState()
 	if !ok {
@@ -77,9 +77,9 @@ func newSRTP(conn *dtls.Conn, client bool) (in *inbound, out *outbound, profile 
 	return in, out, config.Profile.String(), nil
 }
 
-func newInbound(p srtp.ProtectionProfile, key, salt []byte) (*inbound, error) {
+func newInbound(p srtp.ProtectionProfile, key, salt []byte, more ...srtp.ContextOption) (*inbound, error) {
 	context, err := srtp.CreateContext(key, salt, p,
-		srtp.SRTPReplayProtection(replayWindow), srtp.SRTCPReplayProtection(replayWindow))
+		append(more, srtp.SRTPReplayProtection(replayWindow), srtp.SRTCPReplayProtection(replayWindow))...)
 	if err != nil {
 		return nil, err
 	}
