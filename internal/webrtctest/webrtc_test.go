@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -23,9 +24,78 @@ import (
 	"brewline/gateway"
 	"brewline/internal/jitsitest"
 	"brewline/internal/needtool"
+	"brewline/internal/siptest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestBrowserCalls calls a room from a browser, over secure WebSocket with
+// DTLS-SRTP and ICE. Both hear each other, also after hold; then the phone and
+// the room hang up once each.
+func TestBrowserCalls(t *testing.T) {
+	needtool.NeedLong(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	gw, shard := start(t, ctx, "required")
+	server := gw.SIPAddrs()[1]
+	alice, err := jitsitest.JoinBrowser(ctx, jitsitest.BrowserOptions{
+		URL: shard.BOSHURL(), Domain: shard.Domain(), MUC: shard.MUC(), Room: "standup", Tone: 440,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alice.Close()
+	p := phone(t, ctx, fmt.Sprintf("wss://%s", server), fmt.Sprintf("sip:standup@%s", server), 1000)
+	p.says("connected", 0)
+
+	p.do("call", "")
+	p.says("accepted", 0)
+	heard := p.hears(440)
+	if err := alice.Hear(ctx, 1000); err != nil {
+		t.Fatalf("the room does not hear the browser: %v", err)
+	}
+	if heard.Codec != "audio/opus" || heard.DTLS != "connected" || heard.SRTP == "" {
+		t.Errorf("%+v", heard)
+	}
+	t.Logf("the browser hears %.0f Hz at %.0f dB: %s, %s, %d packets", heard.Frequency, heard.Level, heard.Codec, heard.SRTP, heard.Packets)
+
+	mark := p.mark()
+	p.do("hold", "")
+	p.says("hold", mark)
+	p.do("resume", "")
+	p.says("unhold", mark)
+	if err := alice.SetTone(700); err != nil {
+		t.Fatal(err)
+	}
+	p.hears(700)
+	if err := alice.Hear(ctx, 1000); err != nil {
+		t.Fatalf("the room does not hear the browser after hold: %v", err)
+	}
+	p.do("hangup", "")
+	if e := p.says("ended", mark); e.Text != "local" {
+		t.Errorf("ended by %s", e.Text)
+	}
+	gone(t, ctx, gw)
+
+	mark = p.mark()
+	p.do("call", "")
+	p.says("accepted", mark)
+	p.hears(700)
+	if err := alice.Hear(ctx, 1000); err != nil {
+		t.Fatalf("the room does not hear the browser in its second call: %v", err)
+	}
+	nicks := alice.Others()
+	if len(nicks) != 1 {
+		t.Fatalf("beside alice there are %v", nicks)
+	}
+	if err := shard.XMPP.Kick("standup@"+shard.MUC(), nicks[0], "enough"); err != nil {
+		t.Fatal(err)
+	}
+	if e := p.says("ended", mark); e.Text != "remote" {
+		t.Errorf("ended by %s", e.Text)
+	}
+	gone(t, ctx, gw)
+}
 
 // TestBrowserRefused calls from a browser over secure WebSocket where audio must
 // not be encrypted: a browser knows no other, and is told so.
@@ -40,6 +110,27 @@ func TestBrowserRefused(t *testing.T) {
 	p.do("call", "")
 	if e := p.await("the refusal", 0, func(e event) bool { return e.What == "failed" }); e.Text != "Incompatible SDP" { // JsSIP's word for 488
 		t.Errorf("refused for %s", e.Text)
+	}
+	gone(t, ctx, gw)
+}
+
+// TestPlainRefused calls without encryption where it is required.
+func TestPlainRefused(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	gw, _ := start(t, ctx, "required")
+	p, err := siptest.NewPhone(siptest.PhoneOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, late := range []bool{false, true} {
+		_, err = p.Call(ctx, siptest.CallOptions{URI: fmt.Sprintf("sip:standup@%s", gw.SIPAddrs()[0]), LateOffer: late})
+		var status *siptest.StatusError
+		if !errors.As(err, &status) || status.Code != 488 {
+			t.Errorf("a call in the clear, late offer %v: %v", late, err)
+		}
 	}
 	gone(t, ctx, gw)
 }
