@@ -29,6 +29,7 @@ import (
 var (
 	tomlBlock  = regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
 	secretFile = regexp.MustCompile(`"file:[^"]*"`)
+	caFile     = regexp.MustCompile(`"/etc/brewline/([\w-]*\.pem)"`)
 )
 
 // TestExamplesLoad loads every configuration that the documents show, and the
@@ -57,6 +58,11 @@ func TestExamplesLoad(t *testing.T) {
 			dir := t.TempDir()
 			put(t, filepath.Join(dir, "secret"), "x")
 			certificate(t, dir)
+			for _, m := range caFile.FindAllStringSubmatch(text, -1) {
+				if path := filepath.Join(dir, m[1]); !exists(path) {
+					put(t, path, read(t, filepath.Join(dir, "ca.pem")))
+				}
+			}
 			local := func(text string) string {
 				text = secretFile.ReplaceAllString(text, `"file:`+filepath.Join(dir, "secret")+`"`)
 				return strings.ReplaceAll(text, "/etc/brewline/", dir+"/")
@@ -77,6 +83,11 @@ func TestExamplesLoad(t *testing.T) {
 			}
 		})
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // TestBalancerIsSticky runs haproxy.cfg in front of two servers.

@@ -16,7 +16,13 @@ import (
 // dialWorld has a phone that can be called, over a trunk, by rules.
 func dialWorld(t *testing.T, o worldOptions, rules string) (*world, *siptest.Phone) {
 	t.Helper()
-	p, err := siptest.NewPhone(siptest.PhoneOptions{Codec: "pcma"})
+	return dialWorldTo(t, siptest.PhoneOptions{Codec: "pcma"}, o, rules)
+}
+
+// dialWorldTo is dialWorld with a phone of one's choice.
+func dialWorldTo(t *testing.T, phone siptest.PhoneOptions, o worldOptions, rules string) (*world, *siptest.Phone) {
+	t.Helper()
+	p, err := siptest.NewPhone(phone)
 	if err != nil {
 		t.Fatal(err)
 	}
