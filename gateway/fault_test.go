@@ -226,8 +226,8 @@ func TestBOSHFaults(t *testing.T) {
 	sh := w.deps[0].Shards[0]
 	alice := w.browser(sh, "rough", 440)
 	for _, f := range []xmppd.Fault{
-		{Kind: xmppd.Status, Probability: 0.2},
-		{Kind: xmppd.Drop, Probability: 0.2},
+		{Kind: xmppd.Status, Probability: 0.1},
+		{Kind: xmppd.Drop, Probability: 0.1},
 		{Kind: xmppd.Late, Probability: 0.3, Delay: 50 * time.Millisecond},
 	} {
 		sh.XMPP.Faults().Add(f)
