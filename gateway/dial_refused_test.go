@@ -358,3 +358,23 @@ func TestTooManyDials(t *testing.T) {
 	}
 	w.alone(b)
 }
+
+// All UDP ports rest after a call.
+func TestDialWithoutPorts(t *testing.T) {
+	t.Parallel()
+	lo, hi := freePorts(t, 3)
+	w, p := dialWorld(t, worldOptions{shards: 1, gateway: "max_calls = 1", media: fmt.Sprintf("ports = \"%d-%d\"", lo, hi)}, anyNumber)
+	sh := w.deps[0].Shards[0]
+	alice := w.browser(sh, "team", 440)
+	c := w.call(w.phone(siptest.PhoneOptions{}), "team", 1000)
+	w.both(alice, c)
+	w.hangup(c)
+	w.gone()
+	if reply := w.ask(alice, sh, "team", "112"); contains(reply, "<ref") {
+		// It is in the room, and tells there that it cannot call.
+		w.gone()
+	} else {
+		w.refusedDial(reply)
+	}
+	silent(t, p)
+}
