@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -52,8 +53,9 @@ type Certificates struct {
 
 // stamp is what changes when a file does.
 type stamp struct {
-	at   time.Time
-	size int64
+	at    time.Time
+	size  int64
+	inode uint64 // a file put in the place of another may be as old and as long
 }
 
 // LoadCertificates reads the files. clientCA may be "": peers then need show
@@ -69,10 +71,17 @@ func LoadCertificates(chain, key, clientCA string) (*Certificates, error) {
 func (c *Certificates) stamps() (s [3]stamp) {
 	for i, name := range []string{c.chain, c.key, c.clientCA} {
 		if fi, err := os.Stat(name); err == nil { // follows links, as of certbot
-			s[i] = stamp{fi.ModTime(), fi.Size()}
+			s[i] = stamp{fi.ModTime(), fi.Size(), inode(fi)}
 		}
 	}
 	return s
+}
+
+func inode(fi os.FileInfo) uint64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
 }
 
 func (c *Certificates) load() error {

@@ -172,9 +172,13 @@ func (s *Server) Kill() { s.stop(syscall.SIGKILL) }
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Close()
-	if err := s.run(); err != nil {
-		s.tb.Fatalf("prosody: restart: %v\n%s", err, s.Log())
+	var err error
+	for range 10 { // another may have the port for a moment
+		if err = s.run(); err == nil {
+			return
+		}
 	}
+	s.tb.Fatalf("prosody: restart: %v\n%s", err, s.Log())
 }
 
 func (s *Server) stop(sig syscall.Signal) {

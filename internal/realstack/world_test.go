@@ -303,7 +303,13 @@ func (w *world) join(d *deployment, room string, freq int) *jitsitest.Browser {
 
 func (w *world) joinAt(d *deployment, url, room string, freq int) *jitsitest.Browser {
 	w.t.Helper()
-	b, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{URL: url, Domain: d.domain, Room: room, Tone: freq})
+	var b *jitsitest.Browser
+	var err error
+	for range 5 { // while HAProxy finds out that a shard is back, it may split a session
+		if b, err = jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{URL: url, Domain: d.domain, Room: room, Tone: freq}); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		w.t.Fatalf("participant of %s: %v", room, err)
 	}
