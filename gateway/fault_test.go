@@ -187,6 +187,60 @@ func testLonelyCallerMoves(t *testing.T, w *world) {
 	w.hangup(c)
 }
 
+// Callers who have only each other sit on one shard while the meeting starts on
+// another: all of them are taken there.
+func TestLonelyCallersMove(t *testing.T) {
+	t.Parallel()
+	bothWays(t, worldOptions{gateway: `alone_answer = "0s"`, options: quick()}, "early", testLonelyCallersMove)
+}
+
+func testLonelyCallersMove(t *testing.T, w *world) {
+	d := w.deps[0]
+	p := w.phone(siptest.PhoneOptions{})
+	c := w.call(p, "early", 1000)
+	first := d.ShardOf("early")
+	silent := w.call(p, "early", 0)
+	w.await("both are in one room", func() bool { return len(first.XMPP.Occupants("early@"+first.MUC())) == 3 })
+	other := d.Shards[0]
+	if other == first {
+		other = d.Shards[1]
+	}
+	alice := w.browser(other, "early", 440)
+	w.both(alice, c)
+	w.hear("the silent phone", silent, 440)
+	w.await("the first room is left", func() bool { return len(first.XMPP.Occupants("early@"+first.MUC())) <= 1 })
+	silent.Hangup(w.ctx)
+	w.hangup(c)
+}
+
+// Callers without a human on two shards come together on one of them.
+func TestLonelyCallersMeet(t *testing.T) {
+	t.Parallel()
+	bothWays(t, worldOptions{gateway: `alone_answer = "0s"`, options: quick()}, "early", testLonelyCallersMeet)
+}
+
+func testLonelyCallersMeet(t *testing.T, w *world) {
+	d := w.deps[0]
+	p := w.phone(siptest.PhoneOptions{})
+	var calls []*siptest.Call
+	for i := range 4 {
+		c, err := p.Call(w.ctx, siptest.CallOptions{
+			URI: w.uri("x"), Headers: with(w.headers("early"), "X-Shard", w.shardName(d.Shards[1-i%2])), Tone: 700 + 400*i,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, c)
+	}
+	w.hearAll("the first phone", calls[0], 1100, 1500, 1900)
+	w.hearAll("the last phone", calls[3], 700, 1100, 1500)
+	w.await("the second room is left", func() bool { return len(d.Shards[1].XMPP.Occupants("early@"+d.Shards[1].MUC())) <= 1 })
+	for _, c := range calls[1:] {
+		c.Hangup(w.ctx)
+	}
+	w.hangup(calls[0])
+}
+
 func TestBalancerDecides(t *testing.T) {
 	t.Parallel()
 	for name, header := range map[string]bool{"with its header": true, "without": false} {

@@ -145,16 +145,17 @@ type Call struct {
 	star       bool // the last digit was a star
 	prompt     media.Prompt
 	announcing media.Prompt // said once in between
-	moves      int
+	moves      int          // all, and those
+	moved      int          // since the conference was lost
 	rejoins    int
 	lostAt     time.Time // of the conference, zero while there is a leg that joined
 	rejoinIn   time.Duration
 	huntIn     time.Duration
 	hunting    bool
 
-	aloneArmed, aloneMaxArmed bool
-	finish                    *ending
-	late                      []*phone.Leg // whose answers crossed the end
+	aloneArmed, aloneMaxArmed, huntArmed bool
+	finish                               *ending
+	late                                 []*phone.Leg // whose answers crossed the end
 
 	emptyArmed bool
 

@@ -15,7 +15,8 @@ const (
 	conferenceHost  = conference.WaitHost
 )
 
-// maxMoves bounds how often a caller who is alone is taken to another shard.
+// maxMoves bounds how often a caller who meets nobody is taken to another
+// shard, until the conference is lost.
 const maxMoves = 3
 
 // unansweredRejoins bounds how often a call is tried again while it rings.
@@ -217,6 +218,7 @@ func (c *Call) curEvent(l *leg, e conference.Event) {
 func (c *Call) curEnded(err error) {
 	c.waiting = ""
 	c.stopAlone()
+	c.stopHunt()
 	if err == nil {
 		err = conference.ErrSessionLost
 	}
@@ -225,7 +227,7 @@ func (c *Call) curEnded(err error) {
 
 // lost decides whether to go on without a conference leg.
 func (c *Call) lost(why ending) {
-	c.cur = nil
+	c.cur, c.moved = nil, 0
 	now := time.Now()
 	if c.lostAt.IsZero() {
 		c.lostAt = now
@@ -279,10 +281,10 @@ func (c *Call) elsewhere(e elsewhereEvent) {
 		return
 	}
 	c.hunting = false
-	if !c.alone() || c.look != nil {
+	if !c.lonely() || c.look != nil {
 		return
 	}
-	if e.err != nil || len(e.shards) == 0 || c.moves >= maxMoves {
+	if e.err != nil || len(e.shards) == 0 || c.moved >= maxMoves {
 		c.huntLater()
 		return
 	}
@@ -301,34 +303,35 @@ func (c *Call) alone() bool {
 	return c.cur != nil && c.cur.joined && c.cur.occ.Others == 0
 }
 
-// watchAlone starts and stops what a caller who is alone is given: an answer
-// after a while, questions to the other shards, an end.
+// lonely says whether no human is in our room: nobody, or callers of gateways
+// who may be as lost as this one, as after the death of a shard.
+func (c *Call) lonely() bool {
+	return c.cur != nil && c.cur.joined && c.cur.occ.Humans == 0
+}
+
+// watchAlone starts and stops what a caller who is alone is given, an answer
+// after a while and an end, and one who meets no human: questions to the other
+// shards.
 func (c *Call) watchAlone() {
 	if c.out != nil {
 		c.watchHumans()
 		return
 	}
+	c.watchLonely()
 	if !c.alone() {
 		c.stopAlone()
-		if c.look != nil && c.cur != nil && c.cur.joined {
-			c.dropLook()
-		}
 		return
 	}
 	if c.answer == unanswered {
 		if c.t.AloneAnswer <= 0 {
 			c.accept()
 		} else if !c.aloneArmed {
+			c.aloneArmed = true
 			c.aloneAnswer.Reset(c.t.AloneAnswer)
 		}
 	} else if c.answer == isAnswered && !c.aloneMaxArmed {
 		c.aloneMaxArmed = true
 		c.aloneMax.Reset(c.t.AloneMax)
-	}
-	if !c.aloneArmed {
-		c.aloneArmed = true
-		c.huntIn = c.t.Hunt
-		c.huntLater()
 	}
 }
 
@@ -336,6 +339,25 @@ func (c *Call) stopAlone() {
 	c.aloneArmed, c.aloneMaxArmed = false, false
 	c.aloneAnswer.Stop()
 	c.aloneMax.Stop()
+}
+
+func (c *Call) watchLonely() {
+	if !c.lonely() {
+		c.stopHunt()
+		if c.look != nil && c.cur != nil && c.cur.joined {
+			c.dropLook()
+		}
+		return
+	}
+	if !c.huntArmed {
+		c.huntArmed = true
+		c.huntIn = c.t.Hunt
+		c.huntLater()
+	}
+}
+
+func (c *Call) stopHunt() {
+	c.huntArmed = false
 	c.hunt.Stop()
 }
 
@@ -349,7 +371,7 @@ func (c *Call) huntLater() {
 
 // ask asks the other shards for the room.
 func (c *Call) ask() {
-	if c.hunting || c.look != nil || !c.alone() {
+	if c.hunting || c.look != nil || !c.lonely() {
 		return
 	}
 	c.hunting = true
@@ -382,14 +404,14 @@ func (c *Call) lookEvent(l *leg, e conference.Event) {
 		}
 	case conference.Ended:
 		c.look = nil
-		if c.alone() {
+		if c.lonely() {
 			c.huntLater()
 		}
 	}
 }
 
 func (c *Call) worthMoving(l *leg) bool {
-	if !c.alone() || c.moves >= maxMoves {
+	if !c.lonely() || c.moved >= maxMoves {
 		return false
 	}
 	if l.occ.Humans > 0 {
@@ -408,8 +430,10 @@ func (c *Call) move(l *leg) {
 	}
 	c.cur, c.look, c.lastShard = l, nil, l.name
 	c.moves++
+	c.moved++
 	old.conf.Leave()
 	c.stopAlone()
+	c.stopHunt()
 	switch {
 	case c.muted:
 		l.conf.SetMuted(true)
@@ -420,6 +444,7 @@ func (c *Call) move(l *leg) {
 	if c.answer == isAnswered {
 		l.conf.SetStatus("Connected")
 	}
+	c.watchAlone()
 	c.refresh()
 }
 
@@ -429,7 +454,7 @@ func (c *Call) dropLook() {
 	}
 	c.look.conf.Leave()
 	c.look = nil
-	if c.alone() {
+	if c.lonely() {
 		c.huntLater()
 	}
 }
