@@ -22,6 +22,7 @@ type peer struct {
 	to   net.Addr
 	buf  []byte
 	call string
+	sent strings.Builder
 }
 
 func newPeer(t *testing.T, u *sip.UA, network string) *peer {
@@ -126,6 +127,7 @@ func (p *peer) request(method string, seq int, body string, lines ...string) str
 
 func (p *peer) sendTo(to net.Addr, s string) {
 	p.t.Helper()
+	p.sent.WriteString(s)
 	if _, err := p.udp.WriteTo([]byte(s), to); err != nil {
 		p.t.Fatal(err)
 	}
@@ -133,6 +135,7 @@ func (p *peer) sendTo(to net.Addr, s string) {
 
 func (p *peer) send(s string) {
 	p.t.Helper()
+	p.sent.WriteString(s)
 	var err error
 	if p.udp != nil {
 		_, err = p.udp.WriteTo([]byte(s), p.to)
@@ -199,6 +202,9 @@ func (p *peer) response(code int) *gosip.Response {
 			break
 		}
 		if r, ok := m.(*gosip.Response); ok {
+			if id := r.CallID(); id != nil && !p.knows(id.Value()) {
+				continue // for whoever had this port before
+			}
 			if r.StatusCode == code {
 				return r
 			}
@@ -209,6 +215,12 @@ func (p *peer) response(code int) *gosip.Response {
 	}
 	p.t.Fatalf("no %d; came: %v", code, seen)
 	return nil
+}
+
+// knows says whether a call is of this peer or of another one of its test.
+func (p *peer) knows(call string) bool {
+	test, _, _ := strings.Cut(p.t.Name(), "/")
+	return strings.HasPrefix(call, test) || strings.Contains(p.sent.String(), call)
 }
 
 // awaitRequest reads until a request of that method, passing over everything else.

@@ -217,7 +217,7 @@ func TestTLS(t *testing.T) {
 					t.Error(err)
 				}
 				<-d.Done()
-				if n := server.Stats().Connections; n != 1 {
+				if n := client.Stats().Connections; n != 1 {
 					t.Errorf("%d connections", n)
 				}
 			})
