@@ -210,9 +210,15 @@ func (r *Room) Update(change func(*OwnPresence)) error {
 
 // Leave leaves the room. Nothing is heard of it any more.
 func (r *Room) Leave() error {
-	if !r.forget() {
+	r.mu.Lock()
+	over := r.over
+	r.over = true
+	r.mu.Unlock()
+	if over {
 		return nil
 	}
+	// Until it is told, the focus may still ask for something: it is the focus.
+	defer r.forget()
 	return r.s.Send(&Presence{To: r.OccupantJID(), Type: "unavailable"})
 }
 
