@@ -1,9 +1,11 @@
 package realstack
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,12 +22,15 @@ import (
 // takes its commands from standard input.
 type baresip struct {
 	*process
-	dir string
+	dir, codec string
 }
 
 type baresipOptions struct {
-	codec string // as the account names it: pcmu, opus/48000/2
-	tone  int
+	codec   string // as the account names it: pcmu, g722/16000/1, opus/48000/2
+	tone    int
+	at      string // its own address, default 127.0.0.1
+	encrypt string // how it encrypts its audio: srtp, srtp-mand, srtp-mandf, dtls_srtp
+	cert    string // file of the certificate that it shows, with its key; "": none
 }
 
 // Debian's baresip 1.0 sends no header of the user's, so that its calls find
@@ -34,20 +39,20 @@ type baresipOptions struct {
 // end its player is from the start. Its paths are relative, as the recorder
 // takes no long ones.
 const baresipConfig = `
-sip_listen          127.0.0.1:0
-net_interface       127.0.0.1
+sip_listen          %[3]s
+net_interface       %[4]s
 call_local_timeout  60
 ringback_disabled   yes
 audio_buffer        20-160
 jitter_buffer_delay 1-10
 snd_path            .
-audio_source        ausine,%d
+audio_source        ausine,%[1]d
 ausrc_srate         48000
 ausrc_channels      2
 audio_player        aubridge,echo
 auplay_srate        48000
 auplay_channels     2
-module_path         %s
+module_path         %[2]s
 module              stdio.so
 module              opus.so
 module              g722.so
@@ -55,6 +60,8 @@ module              g711.so
 module              sndfile.so
 module              ausine.so
 module              aubridge.so
+module              srtp.so
+module              dtls_srtp.so
 module_tmp          account.so
 module_app          menu.so
 `
@@ -62,11 +69,21 @@ module_app          menu.so
 func startBaresip(t *testing.T, ctx context.Context, o baresipOptions) *baresip {
 	t.Helper()
 	path := needtool.Path(t, "baresip")
-	b := &baresip{dir: t.TempDir()}
-	for name, text := range map[string]string{
-		"config":   fmt.Sprintf(baresipConfig, o.tone, modules(t)),
-		"accounts": fmt.Sprintf("<sip:phone@127.0.0.1>;regint=0;audio_codecs=%s\n", o.codec),
-	} {
+	b := &baresip{dir: t.TempDir(), codec: o.codec}
+	at := netip.MustParseAddr(cmp.Or(o.at, "127.0.0.1"))
+	own := netip.AddrPortFrom(at, 0).String()
+	config := fmt.Sprintf(baresipConfig, o.tone, modules(t), own, at)
+	if o.encrypt == "dtls_srtp" {
+		config += "rtcp_mux yes\n"
+	}
+	if o.cert != "" {
+		config += "sip_certificate " + o.cert + "\n"
+	}
+	account := fmt.Sprintf("<sip:phone@%s>;regint=0;audio_codecs=%s", strings.TrimSuffix(own, ":0"), o.codec)
+	if o.encrypt != "" {
+		account += ";mediaenc=" + o.encrypt
+	}
+	for name, text := range map[string]string{"config": config, "accounts": account + "\n"} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -111,6 +128,11 @@ func (b *baresip) call(ctx context.Context, uri string) {
 	b.t.Helper()
 	b.do("dial " + uri)
 	b.wait(ctx, "Call established")
+	name, _, _ := strings.Cut(b.codec, "/")
+	if !strings.EqualFold(name, "opus") {
+		name = strings.ToUpper(name)
+	}
+	b.wait(ctx, "Set audio encoder: "+name+" ")
 }
 
 // press presses keys of its keypad, one after another, as telephone-events.

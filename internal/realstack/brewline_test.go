@@ -15,7 +15,7 @@ import (
 // gateway is `brewline serve`.
 type gateway struct {
 	*process
-	sip  map[string]string // where it takes SIP, by network
+	sip  map[string]string // where it takes SIP, by network, "udp6" for UDP over IPv6
 	http string            // base URL
 }
 
@@ -32,7 +32,7 @@ func parseEntry(line string) entry {
 
 // startGateway returns when all shards are up. When the test ends the gateway
 // is told to drain, and must end in order and without a data race.
-func startGateway(t *testing.T, ctx context.Context, config string, shards int) *gateway {
+func startGateway(t *testing.T, ctx context.Context, config string, listeners, shards int) *gateway {
 	t.Helper()
 	path, err := program()
 	if err != nil {
@@ -54,7 +54,7 @@ func startGateway(t *testing.T, ctx context.Context, config string, shards int) 
 		}
 	})
 	up := 0
-	for mark := 0; len(g.sip) < 3 || g.http == "" || up < shards; mark++ {
+	for mark := 0; len(g.sip) < listeners || g.http == "" || up < shards; mark++ {
 		line, err := g.await(ctx, fmt.Sprintf("%d shards up", shards), mark, func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +62,11 @@ func startGateway(t *testing.T, ctx context.Context, config string, shards int) 
 		e := parseEntry(line)
 		switch e.str("msg") {
 		case "listening for SIP":
-			g.sip[e.str("network")] = e.str("address")
+			network, address := e.str("network"), e.str("address")
+			if strings.HasPrefix(address, "[") {
+				network += "6"
+			}
+			g.sip[network] = address
 		case "listening for HTTP":
 			g.http = "http://" + e.str("address")
 		case "shard up":

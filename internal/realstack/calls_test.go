@@ -132,7 +132,7 @@ func (w *world) baresipCalls(places []place) {
 	for i, p := range places {
 		there = append(there, w.browser(p, theirs[i]))
 	}
-	for n, codec := range []string{"pcmu", "pcma", "g722", "opus/48000/2"} {
+	for n, codec := range []string{"pcmu", "pcma", "g722/16000/1", "opus/48000/2"} {
 		var phones []*baresip
 		for i, p := range places {
 			b := startBaresip(w.t, w.ctx, baresipOptions{codec: codec, tone: ours[i]})

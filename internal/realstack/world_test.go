@@ -89,6 +89,11 @@ type place struct {
 type worldOptions struct {
 	header  bool                                   // HAProxy names the shard
 	gateway string                                 // further keys of [gateway]
+	listen  []string                               // further listeners for SIP
+	tls     string                                 // further keys of [sip.tls]
+	media   string                                 // [media], default bound to 127.0.0.1
+	trunk   string                                 // further keys of the trunk of 127.0.0.1
+	trunks  string                                 // further [[trunk]]
 	url     func(s *shard, i int) (keys string)    // keys of a shard, default its BOSH URL; i counts all shards
 	prosody func(i int, o *prosodytest.Options)    // changes the options of a Prosody
 	jicofo  func(d *deployment, o *jicofo.Options) // changes those of a Jicofo
@@ -133,7 +138,7 @@ func build(t *testing.T, l layout, o *worldOptions) *world {
 	setup, done := context.WithTimeout(ctx, setupTimeout)
 	defer done()
 	w.write(o)
-	w.gw = startGateway(t, setup, w.path, len(l.domains)*l.shards)
+	w.gw = startGateway(t, setup, w.path, 3+len(o.listen), len(l.domains)*l.shards)
 	return w
 }
 
@@ -231,8 +236,9 @@ func (w *world) write(o *worldOptions) {
 	if _, err := prosodytest.WriteCertificate(dir, "gw.example"); err != nil {
 		w.t.Fatal(err)
 	}
-	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n[sip.tls]\ncertificate = %q\nkey = %q\n[media]\nbind = \"127.0.0.1\"\n",
-		filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	listen := append([]string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0", "tls://127.0.0.1:0"}, o.listen...)
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"%s\"]\n[sip.tls]\ncertificate = %q\nkey = %q\n%s\n%s\n",
+		strings.Join(listen, `", "`), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), o.tls, cmp.Or(o.media, "[media]\nbind = \"127.0.0.1\""))
 	n := 0
 	for _, d := range w.deps {
 		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\nbalancer = %q\n", d.name, d.domain, d.balancer.url+"/http-bind?room={roomName}")
@@ -245,12 +251,13 @@ func (w *world) write(o *worldOptions) {
 			fmt.Fprintf(&b, "[[shard]]\nname = %q\ndeployment = %q\nheader_value = %q\n%s", s.name, d.name, s.header, keys)
 		}
 	}
-	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\n[trunk.rooms]\n")
+	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\n%s\n[trunk.rooms]\n", o.trunk)
 	for _, room := range o.rooms {
 		for _, p := range o.places[room] {
 			fmt.Fprintf(&b, "%q = %q\n", p.number, p.name)
 		}
 	}
+	b.WriteString(o.trunks)
 	w.path = filepath.Join(dir, "brewline.toml")
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
