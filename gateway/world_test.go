@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -45,7 +46,10 @@ type worldOptions struct {
 	sip      string                        // further keys of [sip]
 	trunk    string                        // further keys of [[trunk]]
 	more     string                        // further tables
+	listen   []string                      // default UDP and TCP of 127.0.0.1
+	bind     string                        // of media, default 127.0.0.1; "all": all addresses
 	media    string                        // further keys of [media]
+	match    string                        // addresses of the trunk, default 127.0.0.1
 	login    string                        // further keys of each [[deployment]]
 	shard    string                        // further keys of each [[shard]]
 	url      func(*jitsitest.Shard) string // of a shard; default: its BOSH service
@@ -159,7 +163,15 @@ func newWorld(t *testing.T, o worldOptions) *world {
 func (w *world) write(without string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[gateway]\nname = \"test\"\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n%s\n", w.o.gateway, w.o.http)
-	fmt.Fprintf(&b, "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n%s\n[media]\nbind = \"127.0.0.1\"\n%s\n", w.o.sip, w.o.media)
+	listen := w.o.listen
+	if listen == nil {
+		listen = []string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0"}
+	}
+	bind := fmt.Sprintf("bind = %q", cmp.Or(w.o.bind, "127.0.0.1"))
+	if w.o.bind == "all" {
+		bind = ""
+	}
+	fmt.Fprintf(&b, "[sip]\nlisten = [\"%s\"]\n%s\n[media]\n%s\n%s\n", strings.Join(listen, `", "`), w.o.sip, bind, w.o.media)
 	trunk := w.o.trunk
 	for i, d := range w.deps {
 		name := fmt.Sprintf("dep%d", i+1)
@@ -187,7 +199,7 @@ func (w *world) write(without string) {
 			trunk = "deployment = \"dep1\"\n" + trunk
 		}
 	}
-	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [\"127.0.0.1\"]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", trunk)
+	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [%q]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", cmp.Or(w.o.match, "127.0.0.1"), trunk)
 	b.WriteString(w.o.more)
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)

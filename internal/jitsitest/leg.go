@@ -89,21 +89,25 @@ func fingerprint(der []byte) string {
 	return strings.Join(parts, ":")
 }
 
-// newLeg gathers host candidates: loopback only if that is where the bridge is.
+// newLeg gathers host candidates of the bridge's family, and of loopback only if
+// that is where the bridge is.
 func newLeg(b *Browser, o offer, ssrc uint32) (*leg, error) {
 	c, err := certificate()
 	if err != nil {
 		return nil, err
 	}
-	local := true
+	local, family := true, ice.NetworkTypeUDP6
 	for _, x := range o.candidates {
-		if a, err := netip.ParseAddr(x.IP); err == nil && !a.IsLoopback() {
-			local = false
+		if a, err := netip.ParseAddr(x.IP); err == nil {
+			local = local && a.IsLoopback()
+			if a.Is4() {
+				family = ice.NetworkTypeUDP4
+			}
 		}
 	}
 	l := &leg{b: b, o: o, ssrc: ssrc, cert: c, ready: make(chan struct{}), dtlsIn: make(chan []byte, 64), buf: make([]byte, 0, 1500)}
 	l.agent, err = ice.NewAgentWithOptions(
-		ice.WithNetworkTypes([]ice.NetworkType{ice.NetworkTypeUDP4}),
+		ice.WithNetworkTypes([]ice.NetworkType{family}),
 		ice.WithCandidateTypes([]ice.CandidateType{ice.CandidateTypeHost}),
 		ice.WithIncludeLoopback(),
 		ice.WithIPFilter(func(ip net.IP) bool { return ip.IsLoopback() == local }),
@@ -128,7 +132,11 @@ func newLeg(b *Browser, o offer, ssrc uint32) (*leg, error) {
 			}
 		})
 	}
-	if err == nil {
+	if err == nil && local && family.IsIPv6() { // which Pion does not gather
+		if err = l.addLoopback6(); err == nil {
+			close(gathered)
+		}
+	} else if err == nil {
 		err = l.agent.GatherCandidates()
 	}
 	if err != nil {
@@ -137,6 +145,23 @@ func newLeg(b *Browser, o offer, ssrc uint32) (*leg, error) {
 	}
 	<-gathered
 	return l, nil
+}
+
+func (l *leg) addLoopback6() error {
+	conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		return err
+	}
+	c, err := ice.NewCandidateHost(&ice.CandidateHostConfig{
+		Network: "udp", Address: net.IPv6loopback.String(), Port: conn.LocalAddr().(*net.UDPAddr).Port, Component: 1,
+	})
+	if err == nil {
+		err = l.agent.AddVirtualCandidate(c, conn)
+	}
+	if err != nil {
+		_ = conn.Close()
+	}
+	return err
 }
 
 // connect runs ICE and DTLS, then the leg talks until it is closed.

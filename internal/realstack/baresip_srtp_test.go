@@ -11,7 +11,8 @@ import (
 )
 
 // TestBaresipSRTP calls with every way in which baresip encrypts its audio, over
-// trunks that encrypt nothing, what comes encrypted, and everything.
+// trunks that encrypt nothing, what comes encrypted, and everything; the last over
+// mutual TLS. One calls over IPv6.
 func TestBaresipSRTP(t *testing.T) {
 	t.Parallel()
 	// baresip's TCP comes from 127.0.0.1, wherever it is bound to.
@@ -22,6 +23,9 @@ func TestBaresipSRTP(t *testing.T) {
 	for _, mode := range []string{"off", "optional"} {
 		o.trunks += fmt.Sprintf("[[trunk]]\nname = %q\nmatch = [%q]\n%s", mode, trunks[mode], keys(mode))
 	}
+	o.listen = []string{"udp://[::1]:0"}
+	o.trunks += "[[trunk]]\nname = \"six\"\nmatch = [\"::1\"]\n" + keys("optional")
+	o.media = "[media.conference]\nbind = \"127.0.0.1\""
 	w := build(t, layout{domains: []string{"meet.test"}, shards: 1}, o)
 	const sdes, dtls = "SRTP is Enabled", "DTLS-SRTP complete"
 	for _, tt := range []struct {
@@ -69,6 +73,16 @@ func TestBaresipSRTP(t *testing.T) {
 			})
 		}
 	}
+	t.Run("IPv6", func(t *testing.T) {
+		t.Parallel()
+		w := w.in(t)
+		alice := w.browser(place{shard: w.deps[0].shards[0], room: "six", name: "six"}, theirs[0])
+		b := startBaresip(t, w.ctx, baresipOptions{codec: "pcmu", tone: ours[0], at: "::1", encrypt: "srtp"})
+		b.call(w.ctx, "sip:six@"+w.gw.sip["udp6"])
+		w.hear("baresip", b, theirs[0])
+		w.hear("the participant", alice, ours[0])
+		b.hangup(w.ctx)
+	})
 	t.Run("another certificate", func(t *testing.T) {
 		t.Parallel()
 		w := w.in(t)

@@ -95,7 +95,7 @@ type event struct {
 func newMedia(o PhoneOptions, freq int) (*media, error) {
 	m := &media{o: o, news: make(chan struct{}), ssrc: rand.Uint32(), seq: uint16(rand.Uint32()), ts: rand.Uint32(),
 		freq: freq, marker: true, rng: rand.New(rand.NewPCG(o.Seed, 0))}
-	ip := net.ParseIP(o.Bind)
+	ip := net.ParseIP(o.Media)
 	var err error
 	for range 50 {
 		if m.conn, err = o.listen(ip, 0); err != nil {

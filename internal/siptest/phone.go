@@ -15,6 +15,7 @@ import (
 // PhoneOptions configure a phone.
 type PhoneOptions struct {
 	Bind      string        // local IP address, "127.0.0.1"
+	Media     string        // that of RTP, as Bind
 	Codec     string        // "pcmu" (default), "pcma", "g722" or "opus"
 	Codecs    []string      // several, by preference; overrides Codec
 	Ptime     time.Duration // of what is sent: a multiple of 20 ms, 20 ms
@@ -84,6 +85,12 @@ type Phone struct {
 func NewPhone(o PhoneOptions) (*Phone, error) {
 	if o.Bind == "" {
 		o.Bind = "127.0.0.1"
+	}
+	if o.Media == "" {
+		o.Media = o.Bind
+	}
+	if net.ParseIP(o.Media) == nil {
+		return nil, fmt.Errorf("siptest: media address %q", o.Media)
 	}
 	if len(o.Codecs) == 0 {
 		if o.Codec == "" {
@@ -422,7 +429,7 @@ func (p *Phone) via(local, branch string) string {
 func (p *Phone) Ping(ctx context.Context, addr string) (int, map[string]string, error) {
 	req := &message{start: "OPTIONS sip:" + addr + " SIP/2.0"}
 	req.add("Max-Forwards", "70")
-	req.add("From", fmt.Sprintf("<sip:%s@%s>;tag=%s", p.o.User, p.o.Bind, tag()))
+	req.add("From", fmt.Sprintf("<sip:%s@%s>;tag=%s", p.o.User, p.Addr(), tag()))
 	req.add("To", "<sip:"+addr+">")
 	req.add("Call-ID", rand.Text())
 	req.add("CSeq", "1 OPTIONS")
