@@ -87,9 +87,7 @@ func (u *UA) screen(f flow, s source, req *sip.Request) {
 // belongs finds the trunk of a request that belongs to a dialog with the peer,
 // or to a transaction of it: a retransmission, a CANCEL, an ACK.
 func (u *UA) belongs(f flow, s source, req *sip.Request) (trunk string, ok bool) {
-	near := func(of flow) bool {
-		return of.peer.Addr() == f.peer.Addr() || s.known && of.trunk == s.trunk
-	}
+	near := func(of flow) bool { return of.near(flow{peer: f.peer, trunk: s.trunk}) }
 	if d := u.dialog(req); d != nil && near(d.f) {
 		return d.f.trunk, true
 	}

@@ -187,8 +187,8 @@ func (u *UA) newDialog(tx *serverTx, req *sip.Request, sdp []byte) (*Dialog, err
 		unacked: map[uint32]*unacked{},
 	}
 	for _, h := range req.GetHeaders("Record-Route") {
-		if rr, ok := h.(*sip.RecordRouteHeader); ok {
-			d.routes = append(d.routes, *rr.Address.Clone())
+		if rr, ok := h.(*recordRoute); ok {
+			d.routes = append(d.routes, *rr.uri.Clone())
 		}
 	}
 	_, rport := paramOK(req.Via().Params, "rport")

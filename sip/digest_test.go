@@ -89,7 +89,7 @@ func TestNextHop(t *testing.T) {
 		if tt.rr != "" {
 			text += "Record-Route: " + tt.rr + "\r\n"
 		}
-		m, err := sip.ParseMessage([]byte(text + "Content-Length: 0\r\n\r\n"))
+		m, err := u.parse([]byte(text + "Content-Length: 0\r\n\r\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

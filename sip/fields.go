@@ -59,9 +59,16 @@ func readContact(s string) (sip.Header, error) {
 	return &sip.ContactHeader{DisplayName: display, Address: uri, Params: params}, err
 }
 
+// recordRoute is a value of Record-Route as it came: responses must give it
+// back so, with whatever parameters it has (RFC 3261 §12.1.1).
+type recordRoute struct {
+	sip.Header
+	uri sip.Uri
+}
+
 func readRecordRoute(s string) (sip.Header, error) {
 	_, uri, _, err := readAddress(s)
-	return &sip.RecordRouteHeader{Address: uri}, err
+	return &recordRoute{sip.NewHeader("Record-Route", s), uri}, err
 }
 
 func readCallID(s string) (sip.Header, error) {

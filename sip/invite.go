@@ -445,8 +445,8 @@ func (d *Dialog) heed(res *sip.Response) {
 func routesOf(res *sip.Response) (routes []sip.Uri) {
 	rr := res.GetHeaders("Record-Route")
 	for i := len(rr) - 1; i >= 0; i-- { // in reverse
-		if h, ok := rr[i].(*sip.RecordRouteHeader); ok {
-			routes = append(routes, *h.Address.Clone())
+		if h, ok := rr[i].(*recordRoute); ok {
+			routes = append(routes, *h.uri.Clone())
 		}
 	}
 	return routes

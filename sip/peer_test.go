@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ type peer struct {
 	buf  []byte
 	call string
 	sent strings.Builder
+	last string // that came by UDP, as it came
 }
 
 func newPeer(t *testing.T, u *sip.UA, network string) *peer {
@@ -61,6 +63,21 @@ func (p *peer) open(network string) {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(p.close)
+}
+
+// openAt is open from an address of one's choice.
+func (p *peer) openAt(network, source string) {
+	p.t.Helper()
+	var err error
+	if network == "udp" {
+		p.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(source)))
+	} else {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(source))}
+		p.tcp, err = d.Dial("tcp", p.to.String())
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *peer) close() {
@@ -159,6 +176,7 @@ func (p *peer) read(d time.Duration) gosip.Message {
 		if err != nil {
 			return nil
 		}
+		p.last = string(buf[:n])
 		m, err := gosip.ParseMessage(buf[:n])
 		if err != nil {
 			p.t.Fatalf("%v in\n%s", err, buf[:n])

@@ -283,12 +283,13 @@ func (u *UA) handleInvite(tx *serverTx, req *sip.Request) {
 	go u.o.OnInvite(d) // the owner's, so Close does not wait for it
 }
 
-// handleCancel answers a CANCEL (RFC 3261 §9.2). tx is the CANCEL's own.
+// handleCancel answers a CANCEL (RFC 3261 §9.2). tx is the CANCEL's own. Who
+// is not of the INVITE's trunk, nor at its address, has only guessed the branch.
 func (u *UA) handleCancel(tx *serverTx, req *sip.Request) {
 	u.mu.Lock()
 	invite := u.txs[txKey(req, sip.INVITE)]
 	u.mu.Unlock()
-	if invite == nil {
+	if invite == nil || !tx.f.near(invite.f) {
 		_ = tx.respond(481, u.response(tx.f, req, reply{code: 481, tag: token(10)}))
 		return
 	}

@@ -57,6 +57,12 @@ func (f flow) reliable() bool { return f.conn != nil }
 // open reports whether the connection, if there is one, still stands.
 func (f flow) open() bool { return f.conn == nil || !f.conn.closed.Load() }
 
+// near reports whether what came by f may belong to what came by other: from
+// the same trunk, or the same address. Connections and ports may differ.
+func (f flow) near(other flow) bool {
+	return f.peer.Addr() == other.peer.Addr() || f.trunk != "" && f.trunk == other.trunk
+}
+
 // send writes a message; over UDP it goes to addr.
 func (f flow) send(b []byte, addr netip.AddrPort) error {
 	if f.conn != nil {
