@@ -6,6 +6,7 @@ package dialplan
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -20,21 +21,20 @@ var ErrNumber = errors.New("neither a number nor a SIP address")
 // tel: and sip: URIs, numbers with and without a plus, with whatever people put
 // between digits. A number is digits, * and #, with a plus in front if it had
 // one (RFC 3966 §5.1.1); a SIP address with a host is user@host in lower case
-// host. Parameters are dropped. Errors: ErrNumber.
+// host. Parameters are dropped. What sip: names without a host must be a number,
+// as many write it; an IPv4 address is none. Errors: ErrNumber.
 func Normalize(raw string) (string, error) {
 	s := strings.TrimSpace(raw)
 	if len(s) > maxNumber {
 		return "", fmt.Errorf("%w: longer than %d bytes", ErrNumber, maxNumber)
 	}
-	for _, scheme := range []string{"tel:", "callto:", "sips:", "sip:"} {
-		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
-			s = s[len(scheme):]
-			break
-		}
-	}
+	s, isSIP := cutScheme(s)
 	s, _, _ = strings.Cut(s, ";")
 	s, _, _ = strings.Cut(s, "?")
 	user, host, isAddress := strings.Cut(s, "@")
+	if isSIP && !isAddress && isIPv4(s) { // a host, which is no number
+		return "", fmt.Errorf("%w: %q has no user part", ErrNumber, raw)
+	}
 	user, err := url.PathUnescape(user)
 	if err != nil {
 		return "", fmt.Errorf("%w: %q", ErrNumber, raw)
@@ -61,7 +61,27 @@ func OfContact(uri string) (string, error) {
 	if !isAddress && !strings.HasPrefix(strings.ToLower(uri), "tel:") {
 		return "", fmt.Errorf("%w: %q has no user part", ErrNumber, uri)
 	}
+	user, isSIP := cutScheme(user)
+	if !isSIP && isAddress {
+		return "", fmt.Errorf("%w: %q is no SIP URI", ErrNumber, uri)
+	}
 	return Normalize(user)
+}
+
+// cutScheme takes the scheme off a URI, and says whether it was SIP's.
+func cutScheme(s string) (rest string, isSIP bool) {
+	for _, scheme := range []string{"tel:", "callto:", "sips:", "sip:"} {
+		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {
+			return s[len(scheme):], strings.HasPrefix(scheme, "sip")
+		}
+	}
+	return s, false
+}
+
+func isIPv4(s string) bool {
+	host, _, _ := strings.Cut(s, ":")
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Is4()
 }
 
 // digits drops visual separators (RFC 3966 §5.1.1); false if it is no number.

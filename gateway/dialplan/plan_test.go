@@ -12,7 +12,8 @@ func TestNormalize(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"+49 30 123-456", "+4930123456"}, {"tel:+49-30-123456", "+4930123456"}, {"TEL:+4930123456;phone-context=x", "+4930123456"},
 		{"sip:+4930123456", "+4930123456"}, {"sip:030/12 34 56", "030123456"}, {"(030) 123.456", "030123456"},
-		{"sip:%2B4930123456", "+4930123456"}, {"112", "112"}, {"*98#", "*98#"}, {"callto:112", "112"},
+		{"sip:%2B4930123456", "+4930123456"}, {"22.33.44.55", "22334455"}, {"tel:22.33.44.55", "22334455"},
+		{"sip:10.0.0.1@10.0.0.2", "10001@10.0.0.2"}, {"sip:112@10.0.0.1:5060", "112@10.0.0.1:5060"}, {"112", "112"}, {"*98#", "*98#"}, {"callto:112", "112"},
 		{"sip:Alice@Example.ORG;transport=tcp", "Alice@example.org"}, {"sips:+49 30 1@pbx.example:5061?x=y", "+49301@pbx.example:5061"},
 		{"sip:bob@[2001:db8::1]", "bob@[2001:db8::1]"},
 	} {
@@ -24,7 +25,9 @@ func TestNormalize(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"", " ", "+", "alice", "sip:", "12\r\nVia: x", "sip:a b@c", "sip:a@b c", "1;2@3", "sip:a%zz@b", "4930+1",
-		"sip:x%0d%0a@h", "jitsi_meet_transcribe", strings.Repeat("1", 200), "sip:@host", "sip:a@", "<1>"} {
+		"sip:x%0d%0a@h", "jitsi_meet_transcribe", strings.Repeat("1", 200), "sip:@host", "sip:a@", "<1>",
+		"sip:10.0.0.1", "SIPS:10.0.0.1", "sip:10.0.0.1:5060", "sip:10.0.0.1;transport=tcp", "sip:10.0.0.1?to=112", "sip:[2001:db8::1]", "sip:[::1]:5060",
+		"sip:10.0.0.1;user=1@2"} {
 		got, err := Normalize(in)
 		if err == nil && in != "1;2@3" {
 			t.Errorf("%q becomes %q", in, got)
@@ -38,7 +41,8 @@ func TestNormalize(t *testing.T) {
 func TestOfContact(t *testing.T) {
 	for in, want := range map[string]string{
 		"sip:+49-30-123@192.0.2.1:5060;user=phone": "+4930123", "sip:112@[2001:db8::1]": "112", "tel:+49-30-123": "+4930123",
-		"sip:%2B4930@pbx.example": "+4930", "sip:alice@example.org": "", "sip:192.0.2.1": "", "": "", "@": "", "sip:@h": "",
+		"sip:%2B4930@pbx.example": "+4930", "sips:1.2@10.0.0.1": "12", "SIP:112@10.0.0.1": "112",
+		"sip:10.0.0.1": "", "sips:10.0.0.1:5061": "", "sip:10.0.0.1;user=phone": "", "112@10.0.0.1": "", "112": "", "tel:112@10.0.0.1": "", "sip:": "", "sip:alice@example.org": "", "sip:192.0.2.1": "", "": "", "@": "", "sip:@h": "",
 		"https://192.0.2.1/@x": "",
 	} {
 		if got, err := OfContact(in); got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrNumber) {
