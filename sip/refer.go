@@ -17,6 +17,8 @@ import (
 type Refer struct {
 	// URI is whom to call, without what is said after "?": any scheme.
 	URI string
+	// Name is how the peer calls them, "" if it does not say.
+	Name string
 	// Replaces is the value of the Replaces header field that the call must
 	// have (RFC 3891), "" for a transfer without consultation.
 	Replaces string
@@ -29,6 +31,7 @@ type Refer struct {
 	req   *sip.Request
 	mute  bool // Refer-Sub: false (RFC 4488)
 	timer *time.Timer
+	until time.Time // when the subscription ends
 
 	mu       sync.Mutex
 	answered bool
@@ -65,7 +68,7 @@ func (d *Dialog) referred(tx *serverTx, req *sip.Request, respond func(int, ...H
 	}
 	r := &Refer{d: d, tx: tx, req: req, notes: make(chan note, 8), done: make(chan struct{})}
 	var ok bool
-	if r.URI, r.Replaces, ok = parseReferTo(to[0]); !ok {
+	if r.Name, r.URI, r.Replaces, ok = parseReferTo(to[0]); !ok {
 		respond(400, d.u.warning(tx.f, "Refer-To"))
 		return
 	}
@@ -93,27 +96,27 @@ func (d *Dialog) referred(tx *serverTx, req *sip.Request, respond func(int, ...H
 }
 
 // parseReferTo reads Refer-To: whom to call, by INVITE, and in whose place.
-func parseReferTo(v string) (uri, replaces string, ok bool) {
+func parseReferTo(v string) (name, uri, replaces string, ok bool) {
 	v = strings.TrimSpace(v)
-	if i := strings.IndexByte(v, '<'); i >= 0 {
+	if i := indexUnquoted(v, '<'); i >= 0 {
 		j := strings.IndexByte(v[i:], '>')
 		if j < 0 || strings.Contains(v[i+j:], ",") { // more than one
-			return "", "", false
+			return "", "", "", false
 		}
-		v = v[i+1 : i+j]
+		name, v = unquote(v[:i]), v[i+1:i+j]
 	} else {
 		v, _, _ = strings.Cut(v, ";")
 	}
 	uri, headers, _ := strings.Cut(v, "?")
 	if !fit(uri) || !strings.Contains(uri, ":") {
-		return "", "", false
+		return "", "", "", false
 	}
 	addr, params, _ := strings.Cut(uri, ";")
 	for _, p := range strings.Split(params, ";") {
 		k, m, _ := strings.Cut(p, "=")
 		if strings.EqualFold(k, "method") {
 			if !strings.EqualFold(m, "INVITE") {
-				return "", "", false
+				return "", "", "", false
 			}
 			continue
 		}
@@ -128,14 +131,14 @@ func parseReferTo(v string) (uri, replaces string, ok bool) {
 		}
 		val, err := url.PathUnescape(val)
 		if err != nil || replaces != "" {
-			return "", "", false
+			return "", "", "", false
 		}
 		if _, _, ok := parseReplaces(val); !ok {
-			return "", "", false
+			return "", "", "", false
 		}
 		replaces = clean(val)
 	}
-	return addr, replaces, true
+	return name, addr, replaces, true
 }
 
 // answer answers the REFER once.
@@ -153,8 +156,9 @@ func (r *Refer) answer(code int, hs ...Header) error {
 // Reject refuses the transfer.
 func (r *Refer) Reject(code int, hs ...Header) error { return r.answer(code, hs...) }
 
-// Accept answers 202 and begins to tell the peer how it goes; [Refer.Notify]
-// with a final code ends that.
+// Accept answers 202 and begins to tell the peer how it goes, also when it has
+// hung up: the subscription outlives the call (RFC 5057 §4.2). [Refer.Notify]
+// with a final code ends that, which the owner owes, or else time: 360·T1.
 func (r *Refer) Accept() error {
 	if r.mute {
 		close(r.done)
@@ -163,6 +167,7 @@ func (r *Refer) Accept() error {
 	if err := r.answer(202); err != nil {
 		return err
 	}
+	r.until = time.Now().Add(360 * r.d.u.o.T1)
 	r.Notify(100, "")
 	if !r.d.u.spawn(r.run) {
 		return ErrEnded
@@ -196,13 +201,22 @@ func (r *Refer) Done() <-chan struct{} { return r.done }
 // run sends the NOTIFY requests, one after another.
 func (r *Refer) run() {
 	defer close(r.done)
+	expired := time.NewTimer(time.Until(r.until))
+	defer expired.Stop()
+	var last note
 	for {
 		select {
 		case n := <-r.notes:
-			if err := r.notify(n); err != nil || n.code >= 200 {
+			last = n
+			state := "active;expires=" + wholeSeconds(max(time.Until(r.until), time.Second))
+			if n.code >= 200 {
+				state = "terminated;reason=noresource"
+			}
+			if err := r.notify(n, state); err != nil || n.code >= 200 {
 				return
 			}
-		case <-r.d.done:
+		case <-expired.C:
+			_ = r.notify(last, "terminated;reason=timeout")
 			return
 		case <-r.d.u.ctx.Done():
 			return
@@ -210,22 +224,15 @@ func (r *Refer) run() {
 	}
 }
 
-func (r *Refer) notify(n note) error {
+func (r *Refer) notify(n note, state string) error {
 	d := r.d
 	d.mu.Lock()
-	if d.state == ended {
-		d.mu.Unlock()
-		return ErrEnded
-	}
 	req := d.newRequest(sip.NOTIFY)
 	appendHeader(req, Header{"Contact", d.contact()})
 	d.mu.Unlock()
-	event, state := "refer", "active;expires=180"
+	event := "refer"
 	if r.id != 0 {
 		event += ";id=" + strconv.FormatUint(uint64(r.id), 10)
-	}
-	if n.code >= 200 {
-		state = "terminated;reason=noresource"
 	}
 	for _, h := range []Header{{"Event", event}, {"Subscription-State", state}, {"Content-Type", "message/sipfrag;version=2.0"}} {
 		appendHeader(req, h)

@@ -1,6 +1,7 @@
 package sip_test
 
 import (
+	"strings"
 	"testing"
 
 	gosip "github.com/emiago/sipgo/sip"
@@ -23,9 +24,9 @@ func TestRefer(t *testing.T) {
 		p.send(p.request("REFER", 10+i, "", in, wrong))
 		p.response(400)
 	}
-	p.send(p.request("REFER", 20, "", in, "Refer-To: <sip:2@h;user=phone?Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2&X=y>", "Referred-By: <sip:me@h>"))
+	p.send(p.request("REFER", 20, "", in, `Refer-To: "Bob <2>, \"B\"" <sip:2@h;user=phone?Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2&X=y>`, "Referred-By: <sip:me@h>"))
 	r := receive(t, "REFER", k.refer)
-	if r.URI != "sip:2@h;user=phone" || r.Replaces != "a@b;to-tag=1;from-tag=2" || r.By != "<sip:me@h>" {
+	if r.URI != "sip:2@h;user=phone" || r.Replaces != "a@b;to-tag=1;from-tag=2" || r.By != "<sip:me@h>" || r.Name != `Bob <2>, "B"` {
 		t.Errorf("%+v", r)
 	}
 	if err := r.Accept(); err != nil {
@@ -67,6 +68,76 @@ func TestRefer(t *testing.T) {
 	p.send(p.request("BYE", 40, "", in))
 	p.response(200)
 	ended(t, k)
+}
+
+// A peer that hangs up after its REFER is told all the same how it goes on,
+// until the end of it, or of the subscription.
+func TestReferHangUp(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]string{"success": "SIP/2.0 200 OK", "failure": "SIP/2.0 486 Busy Here", "never": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCalls()
+			u := newUA(t, c.on, withPolicy(sip.Policy{Transfer: true}))
+			p := newPeer(t, u, "udp")
+			k, ok := establish(t, c, p)
+			p.send(p.request("REFER", 2, "", toLine(ok), "Refer-To: <sip:2@h>"))
+			r := receive(t, "REFER", k.refer)
+			if err := r.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			told := func(want, state string) {
+				t.Helper()
+				n := p.awaitRequest(gosip.NOTIFY)
+				for !strings.HasPrefix(string(n.Body()), want) {
+					p.reply(n, 200, "")
+					n = p.awaitRequest(gosip.NOTIFY)
+				}
+				if got := value(n, "Subscription-State"); !strings.HasPrefix(got, state) || value(n, "Event") != "refer" || tagOf(n) != "alice" {
+					t.Errorf("want %s, %s:\n%s", want, state, n)
+				}
+				p.reply(n, 200, "")
+			}
+			told("SIP/2.0 100", "active;expires=")
+			p.send(p.request("BYE", 3, "", toLine(ok)))
+			for a := p.response(200); a.CSeq().MethodName != gosip.BYE; a = p.response(200) {
+			}
+			ended(t, k)
+			await(t, "the dialog is gone", func() bool { return u.Stats().Dialogs == 0 })
+			r.Notify(180, "")
+			told("SIP/2.0 180", "active;expires=")
+			switch name {
+			case "success":
+				r.Notify(200, "")
+				told(last, "terminated;reason=noresource")
+			case "failure":
+				r.Notify(486, "")
+				told(last, "terminated;reason=noresource")
+			default:
+				told("SIP/2.0 180", "terminated;reason=timeout")
+			}
+			receive(t, "the end", r.Done())
+		})
+	}
+}
+
+// Who has forgotten the call wants to hear no more.
+func TestReferForgotten(t *testing.T) {
+	t.Parallel()
+	c := newCalls()
+	u := newUA(t, c.on, withPolicy(sip.Policy{Transfer: true}))
+	p := newPeer(t, u, "udp")
+	k, ok := establish(t, c, p)
+	p.send(p.request("REFER", 2, "", toLine(ok), "Refer-To: <sip:2@h>"))
+	r := receive(t, "REFER", k.refer)
+	if err := r.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	p.send(p.request("BYE", 3, "", toLine(ok)))
+	ended(t, k)
+	p.reply(p.awaitRequest(gosip.NOTIFY), 481, "")
+	receive(t, "the end", r.Done())
+	r.Notify(200, "") // goes nowhere
 }
 
 // An INVITE that names a dialog reaches its owner, on the same trunk only.

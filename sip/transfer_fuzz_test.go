@@ -14,7 +14,7 @@ func FuzzTransfer(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		uri, replaces, ok := parseReferTo(s)
+		_, uri, replaces, ok := parseReferTo(s)
 		if ok && (!fit(uri) || strings.ContainsAny(replaces, "\r\n\x00")) {
 			t.Errorf("%q: %q, %q", s, uri, replaces)
 		}
