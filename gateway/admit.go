@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync"
 	"time"
 
 	"brewline/config"
@@ -35,36 +36,64 @@ func (g *Gateway) full() call.End {
 	return ""
 }
 
-// admit reserves a place for a call of the trunk. A non-empty end says why
-// there is none; else release gives the place back.
-func (g *Gateway) admit(t *config.Trunk) (release func(), end call.End) {
+// admit reserves a place for a call, and one of the trunk's. A non-empty end
+// says why there is none; else release and carried give the places back.
+func (g *Gateway) admit(t *config.Trunk) (release, carried func(), end call.End) {
 	if end := g.full(); end != "" {
-		return nil, end
+		return nil, nil, end
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
-		return nil, call.EndDraining
+		return nil, nil, call.EndDraining
 	}
 	if g.admitted >= g.cfg.Load().Gateway.MaxCalls {
-		return nil, call.EndBusy
+		return nil, nil, call.EndBusy
 	}
-	if t.MaxCalls > 0 && g.byTrunk[t.Name] >= t.MaxCalls {
-		return nil, call.EndTrunkLimit
+	if carried = g.carryOn(t); carried == nil {
+		return nil, nil, call.EndTrunkLimit
 	}
 	if g.admitted == 0 {
 		g.idle = make(chan struct{})
 	}
 	g.admitted++
-	g.byTrunk[t.Name]++
 	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.admitted--; g.admitted == 0 {
+			close(g.idle)
+		}
+	}, carried, ""
+}
+
+// carry counts a call on a trunk until release.
+func (g *Gateway) carry(trunk string) (release func(), ok bool) {
+	t := g.cfg.Load().Trunk(trunk)
+	if t == nil {
+		return nil, false // gone in a reload
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	release = g.carryOn(t)
+	return release, release != nil
+}
+
+// carryOn is carry; nil: the trunk has as many calls as it may. g.mu is held.
+func (g *Gateway) carryOn(t *config.Trunk) (release func()) {
+	if g.fullTrunk(t) {
+		return nil
+	}
+	g.byTrunk[t.Name]++
+	return sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if g.byTrunk[t.Name]--; g.byTrunk[t.Name] == 0 {
 			delete(g.byTrunk, t.Name)
 		}
-		if g.admitted--; g.admitted == 0 {
-			close(g.idle)
-		}
-	}, ""
+	})
+}
+
+// fullTrunk reports whether a trunk has as many calls as it may. g.mu is held.
+func (g *Gateway) fullTrunk(t *config.Trunk) bool {
+	return t.MaxCalls > 0 && g.byTrunk[t.Name] >= t.MaxCalls
 }

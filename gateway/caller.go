@@ -20,6 +20,15 @@ func callerName(t *config.Trunk, d *sip.Dialog) string {
 	return shownName(t, id)
 }
 
+// nameOf is callerName of a call that takes another one's place.
+func (g *Gateway) nameOf(d *sip.Dialog) string {
+	t := g.cfg.Load().Trunk(d.Trunk())
+	if t == nil {
+		return ""
+	}
+	return callerName(t, d)
+}
+
 func shownName(t *config.Trunk, id sip.Identity) string {
 	name, number := id.Display, config.BareNumber(id.User)
 	if strings.EqualFold(id.Host, "anonymous.invalid") || id.NumberHidden && config.IsNumber(name) {

@@ -87,7 +87,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	if err != nil {
 		number = r.To
 		log.Warn("number refused", "to", cfg.Gateway.Mask(r.To), "why", err)
-	} else if out.Targets, err = g.targets(cfg, r.Room.String(), r.Headers, route); err != nil {
+	} else if out.Targets, err = g.targets(cfg, r.Room.String(), r.Headers, route, true); err != nil {
 		free()
 		refuse(call.EndCalleeFailed, "service-unavailable", err)
 		return
@@ -96,7 +96,7 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 	if len(out.Targets) > 0 {
 		trunk = cfg.Trunk(out.Targets[0].Trunk)
 	}
-	release, end := g.admit(trunk)
+	release, carried, end := g.admit(trunk)
 	if end != "" {
 		free()
 		refuse(end, "resource-constraint", nil)
@@ -108,7 +108,8 @@ func (g *Gateway) dial(r *brewery.DialRequest) {
 		ID: id, Out: out, Trunk: trunk.Name, Deployment: r.Deployment, Room: r.Conference,
 		Password: r.Password, DisplayName: calleeName(cfg, trunk, number), Mask: cfg.Gateway.Mask,
 		Transfer: g.transfers(r.Room.String(), r.Headers),
-		Pacer:    g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		NameOf:   g.nameOf, Carry: g.carry, Carried: carried,
+		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
 			Transport: g.transport(cfg), Timers: ct,
@@ -148,15 +149,15 @@ func (g *Gateway) redirects(r *brewery.DialRequest, number string, most int, fre
 			return nil, err
 		}
 		*free = done
-		return g.targets(g.cfg.Load(), r.Room.String(), r.Headers, route)
+		return g.targets(g.cfg.Load(), r.Room.String(), r.Headers, route, false)
 	}
 }
 
 // transfers finds out how to reach whom a phone's REFER names: by its user
 // part, as if the room had asked for it.
-func (g *Gateway) transfers(room string, headers []xmpp.Header) func(shard, uri string) ([]call.Target, func(), error) {
-	return func(shard, uri string) ([]call.Target, func(), error) {
-		number, err := dialplan.OfContact(uri)
+func (g *Gateway) transfers(room string, headers []xmpp.Header) func(string, *sip.Refer) ([]call.Target, func(), error) {
+	return func(shard string, r *sip.Refer) ([]call.Target, func(), error) {
+		number, err := dialplan.OfContact(r.URI)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -164,17 +165,21 @@ func (g *Gateway) transfers(room string, headers []xmpp.Header) func(shard, uri 
 		if err != nil {
 			return nil, nil, err
 		}
-		targets, err := g.targets(g.cfg.Load(), room, headers, route)
+		cfg := g.cfg.Load()
+		targets, err := g.targets(cfg, room, headers, route, false)
 		if err != nil {
 			release()
 			return nil, nil, err
+		}
+		for i := range targets {
+			targets[i].Name = shownName(cfg.Trunk(targets[i].Trunk), sip.Identity{Party: sip.Party{Display: r.Name, User: number}})
 		}
 		return targets, release, nil
 	}
 }
 
-// targets are the trunks of a route that can take a call now.
-func (g *Gateway) targets(cfg *config.Config, room string, headers []xmpp.Header, route dialplan.Route) ([]call.Target, error) {
+// targets are the trunks of a route that can take a call: now, or at all.
+func (g *Gateway) targets(cfg *config.Config, room string, headers []xmpp.Header, route dialplan.Route, now bool) ([]call.Target, error) {
 	var out []call.Target
 	var last error
 	for _, name := range g.alive(route.Trunks) {
@@ -184,7 +189,7 @@ func (g *Gateway) targets(cfg *config.Config, room string, headers []xmpp.Header
 			continue
 		}
 		g.mu.Lock()
-		busy := t.MaxCalls > 0 && g.byTrunk[name] >= t.MaxCalls
+		busy := now && g.fullTrunk(t)
 		g.mu.Unlock()
 		if busy {
 			last = fmt.Errorf("trunk %s has as many calls as it may", name)

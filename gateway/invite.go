@@ -58,7 +58,7 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		refuse(end, err)
 		return
 	}
-	release, end := g.admit(trunk)
+	release, carried, end := g.admit(trunk)
 	if end != "" {
 		refuse(end, nil)
 		return
@@ -77,7 +77,8 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		Mask:        cfg.Gateway.Mask,
 		Phone:       g.phoneOptions(cfg, trunk),
 		Transfer:    g.transfers(room.String(), nil),
-		Pacer:       g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
+		NameOf:      g.nameOf, Carry: g.carry, Carried: carried,
+		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,
 			Transport: g.transport(cfg),

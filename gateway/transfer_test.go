@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"errors"
+	"html"
 	"net/url"
 	"slices"
 	"strings"
@@ -89,7 +90,18 @@ func TestTransfer(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.notified(c, "200")
+	w.named(room, "201")
 	w.takenOver(room, before, c, d, 1000)
+}
+
+// named awaits that the room sees a caller by that name.
+func (w *world) named(room *jitsitest.Browser, name string) {
+	w.t.Helper()
+	w.await("the name "+name, func() bool {
+		return slices.ContainsFunc(room.Others(), func(nick string) bool {
+			return strings.Contains(html.UnescapeString(room.PresenceOf(nick)), ">"+name+"</nick>")
+		})
+	})
 }
 
 // The phone hangs up as soon as the transfer was accepted.
@@ -100,17 +112,23 @@ func TestTransferHangUp(t *testing.T) {
 	if err := c.Refer(w.ctx, "<tel:+1;x=y>"); err == nil {
 		t.Error("a number without a rule was dialled")
 	}
-	if err := c.Refer(w.ctx, "sip:201@pbx.example"); err != nil {
+	if err := c.Refer(w.ctx, `"Bob <B>, \"PBX\"" <sip:201@pbx.example>`); err != nil {
 		t.Fatal(err)
 	}
 	in := w.rings(b)
 	if err := c.Hangup(w.ctx); err != nil {
 		t.Fatal(err)
 	}
+	if err := in.Ring(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.notified(c, "180") // it is told all the same
 	d, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.notified(c, "200")
+	w.named(room, `Bob <B>, "PBX"`)
 	w.hear("the room", room, 1000)
 	if now := room.Others(); !slices.Equal(before, now) {
 		t.Errorf("in the room were %v, now %v", before, now)
@@ -182,10 +200,12 @@ func TestReplaces(t *testing.T) {
 			t.Errorf("Replaces: %s: %v, want %d", value, err, code)
 		}
 	}
+	p = w.phone(siptest.PhoneOptions{Display: "Carol"})
 	d, err := p.Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Tone: 1000, Headers: map[string]string{"Replaces": c.Replaces(), "Require": "replaces"}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.named(room, "Carol")
 	w.takenOver(room, before, c, d, 1000)
 }
 

@@ -78,7 +78,16 @@ type Options struct {
 	Phone phone.Options
 	// Transfer tells how to reach whom a phone's REFER names, for a room on
 	// that shard. release gives back what a dial rule counts. nil: no transfer.
-	Transfer       func(shard, uri string) (targets []Target, release func(), err error)
+	Transfer func(shard string, r *sip.Refer) (targets []Target, release func(), err error)
+	// NameOf is what the conference sees of a phone that calls to take the
+	// place of the call's.
+	NameOf func(*sip.Dialog) string
+	// Carry counts a call of a phone's on a trunk, until release. Not ok: that has
+	// as many as it may. On Trunk the call is counted from the beginning, until
+	// Carried.
+	Carry   func(trunk string) (release func(), ok bool)
+	Carried func()
+
 	Pacer          *media.Pacer
 	OpusComplexity int
 
@@ -221,7 +230,7 @@ func Start(ctx context.Context, o Options) *Call {
 		rejoin: stoppedTimer(), watch: stoppedTimer(), farewell: stoppedTimer(),
 		invited: stoppedTimer(), empty: stoppedTimer(),
 	}
-	c.side = &side{audio: &sideAudio{phones: &c.phones}}
+	c.side = &side{audio: &sideAudio{phones: &c.phones}, place: place{o.Trunk, o.Carried}}
 	c.phones.current = c.side.audio
 	c.publish("locating")
 	if o.Out != nil {
@@ -245,7 +254,7 @@ func (c *Call) Hangup(e End) { c.box.end(ending{end: e}) }
 
 func (c *Call) publish(state string) {
 	i := Info{
-		ID: c.o.ID, Trunk: c.o.Trunk, Deployment: c.o.Deployment.Name(), Room: c.o.Room.Name,
+		ID: c.o.ID, Trunk: c.side.trunk, Deployment: c.o.Deployment.Name(), Room: c.o.Room.Name,
 		State: state, Started: c.started,
 	}
 	if c.cur != nil {
@@ -331,6 +340,9 @@ func (c *Call) terminate(e ending, events []any) bool {
 	}
 	c.finish = &e
 	c.publish("ending")
+	if c.transfer != nil && c.transfer.refer != nil {
+		c.transfer.refer.Notify(487, "")
+	}
 	for _, t := range []*time.Timer{c.aloneAnswer, c.aloneMax, c.hunt, c.rejoin, c.watch, c.invited, c.empty} {
 		t.Stop()
 	}
@@ -439,6 +451,7 @@ func (c *Call) cleanup() {
 	if c.side.leg != nil {
 		c.side.leg.Close()
 	}
+	c.side.leave()
 	if c.transfer != nil {
 		c.transfer.drop()
 	}
@@ -447,7 +460,7 @@ func (c *Call) cleanup() {
 	}
 	c.bridge.Close()
 	s := Summary{
-		ID: c.o.ID, Trunk: c.o.Trunk, Deployment: c.o.Deployment.Name(), End: e.end,
+		ID: c.o.ID, Trunk: c.side.trunk, Deployment: c.o.Deployment.Name(), End: e.end,
 		Shard: c.lastShard, Started: c.started, Answered: c.answered, Ended: time.Now(),
 		Moves: c.moves, Rejoins: c.rejoins, Media: stats,
 	}

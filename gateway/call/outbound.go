@@ -24,6 +24,7 @@ type DialRequest interface {
 // Target is one way to reach the callee, tried in order.
 type Target struct {
 	Trunk string
+	Name  string            // what the conference sees of the callee
 	Dial  phone.DialOptions // Audio, Handler, Progress and Logger are the call's
 }
 
@@ -123,9 +124,16 @@ func (c *Call) overdue() {
 	c.box.end(ending{end: EndNeverInvited})
 }
 
-// dial calls the phone over the next trunk.
+// dial calls the phone over the next trunk that may have another call.
 func (c *Call) dial() {
-	t := c.out.Targets[c.out.target]
+	i := c.carry(c.side, c.out.Targets, c.out.target)
+	if i == len(c.out.Targets) {
+		c.out.failed = "Disconnected"
+		c.box.end(ending{end: EndTrunkLimit, phoneGone: true})
+		return
+	}
+	c.out.target = i
+	t := c.out.Targets[i]
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	c.out.dialing = cancel
 	o := t.Dial
@@ -141,6 +149,7 @@ func (c *Call) dial() {
 		leg, err := phone.Dial(ctx, o)
 		c.box.post(dialedEvent{leg, err})
 	})
+	c.refresh()
 }
 
 func (c *Call) progress(code int) {

@@ -19,6 +19,45 @@ type side struct {
 	dialog *sip.Dialog // nil until a callee has answered
 	leg    *phone.Leg
 	gone   bool // owned by run
+	place
+}
+
+// place is the trunk that a phone is reached over, and its place among the
+// calls that the trunk may have.
+type place struct {
+	trunk string
+	free  func() // nil: it has none of its own
+}
+
+// leave gives the place back.
+func (p *place) leave() {
+	if p.free != nil {
+		p.free()
+	}
+	p.trunk, p.free = "", nil
+}
+
+// carry takes a place for s on the first trunk from targets[i] on that has one,
+// and returns its index; len(targets): none has. A phone that is to take over
+// from the call's takes over its place on the same trunk as well.
+func (c *Call) carry(s *side, targets []Target, i int) int {
+	for ; i < len(targets); i++ {
+		name := targets[i].Trunk
+		if name == s.trunk {
+			return i
+		}
+		s.leave()
+		if name == c.side.trunk {
+			s.trunk = name
+			return i
+		}
+		if free, ok := c.o.Carry(name); ok {
+			s.place = place{name, free}
+			return i
+		}
+		c.log.Warn("the trunk has as many calls as it may", "over", name)
+	}
+	return i
 }
 
 // Events of one side.

@@ -20,6 +20,7 @@ type transfer struct {
 	targets []Target
 	target  int
 	release func()
+	name    string // for the conference, "": the same
 	ringing bool
 	pickup  bool // the phone that is replaced rings still
 	side    *side
@@ -54,7 +55,7 @@ func (c *Call) referred(e referEvent) {
 	c.transfer = t
 	shard := c.lastShard
 	c.wg.Go(func() {
-		targets, release, err := c.o.Transfer(shard, e.refer.URI)
+		targets, release, err := c.o.Transfer(shard, e.refer)
 		c.box.post(allowedEvent{t, targets, release, err})
 	})
 }
@@ -75,11 +76,21 @@ func (c *Call) transferAllowed(e allowedEvent) {
 	c.dialTransfer(e.t)
 }
 
-// dialTransfer calls the other phone over the next trunk.
+// dialTransfer calls the other phone over the next trunk that may have another
+// call.
 func (c *Call) dialTransfer(t *transfer) {
+	s := c.newSide()
+	if t.side != nil {
+		s.place = t.side.place
+	}
+	t.side = s
+	if t.target = c.carry(s, t.targets, t.target); t.target == len(t.targets) {
+		c.notTransferred(t, errTrunkLimit)
+		return
+	}
 	target := t.targets[t.target]
-	t.side = c.newSide()
-	s, o := t.side, target.Dial
+	o := target.Dial
+	t.name = target.Name
 	o.Audio, o.Logger, o.EarlyMedia = s.audio, c.log, false
 	o.Replaces, o.By = t.refer.Replaces, t.refer.By
 	o.Handler = c.handler(s)
@@ -107,6 +118,10 @@ func (c *Call) replaced(e replacedEvent) {
 		return
 	}
 	t := &transfer{pickup: ringing, side: c.newSide()}
+	t.side.trunk = c.side.trunk // which is the same
+	if c.o.NameOf != nil {
+		t.name = c.o.NameOf(e.by)
+	}
 	po := c.o.Phone
 	if c.out != nil {
 		po = c.out.Targets[c.out.target].Dial.Options
@@ -176,10 +191,17 @@ func (c *Call) notTransferred(t *transfer, err error) {
 	}
 }
 
-// drop gives back the place under the dial rule of a transfer that failed.
+// errTrunkLimit says that no trunk could take the call to the other phone.
+var errTrunkLimit = &sip.StatusError{Code: 480, Phrase: EndTrunkLimit.Outcome().Text}
+
+// drop gives back the places, under the dial rule and on the trunk, of a
+// transfer that failed.
 func (t *transfer) drop() {
 	if t.release != nil {
 		t.release()
+	}
+	if t.side != nil {
+		t.side.leave()
 	}
 }
 
@@ -190,6 +212,9 @@ func (c *Call) takeOver(t *transfer, leg *phone.Leg) {
 	next.leg, next.dialog = leg, leg.Dialog()
 	if t.release != nil {
 		c.releases = append(c.releases, t.release)
+	}
+	if next.free == nil { // on the same trunk
+		next.free, old.free = old.free, nil
 	}
 	err := next.audio.promote()
 	c.side = next
@@ -202,7 +227,16 @@ func (c *Call) takeOver(t *transfer, leg *phone.Leg) {
 		t.refer.Notify(200, "")
 	}
 	if old.dialog != nil && !old.gone {
-		c.wg.Go(func() { c.letGo(old.dialog, t.refer) })
+		place := old.place
+		c.wg.Go(func() {
+			c.letGo(old.dialog, t.refer)
+			place.leave()
+		})
+	} else {
+		old.leave()
+	}
+	if t.name != "" {
+		c.rename(t.name)
 	}
 	switch {
 	case err != nil:
@@ -213,6 +247,14 @@ func (c *Call) takeOver(t *transfer, leg *phone.Leg) {
 		c.wasAnswered(nil)
 	default:
 		c.refresh()
+	}
+}
+
+// rename has the conference see another name.
+func (c *Call) rename(name string) {
+	c.o.DisplayName = name
+	for _, l := range c.legs {
+		l.conf.SetName(name)
 	}
 }
 

@@ -143,6 +143,7 @@ type preparedLink struct {
 type (
 	muteCommand   struct{ muted bool }
 	statusCommand struct{ status string }
+	nameCommand   struct{ name string }
 )
 
 // Start begins a leg. It ends when ctx does, after Leave, or by itself; the
@@ -204,6 +205,9 @@ func (l *Leg) SetMuted(muted bool) { l.post(muteCommand{muted}) }
 
 // SetStatus publishes the call's state as presence status, in Jigasi's words.
 func (l *Leg) SetStatus(s string) { l.post(statusCommand{s}) }
+
+// SetName publishes another display name: the phone's at the other end now.
+func (l *Leg) SetName(name string) { l.post(nameCommand{name}) }
 
 // post hands a message to the leg's goroutine. A full inbox ends the leg: it
 // is better to log in again than to act on half of what was said.

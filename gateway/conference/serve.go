@@ -76,6 +76,9 @@ func (l *Leg) handle(m any) error {
 	case statusCommand:
 		l.status = m.status
 		l.update()
+	case nameCommand:
+		l.o.DisplayName = m.name
+		l.update()
 	}
 	return nil
 }
