@@ -215,6 +215,7 @@ type Trunk struct {
 	SessionTimer   Duration          `toml:"session_timer" default:"30m" doc:"Session-Expires that is asked for (RFC 4028): a call whose peer has vanished ends by then. At least 90s; 0s asks for none."`
 	Reliable       string            `toml:"reliable" default:"supported" oneof:"off,supported,required" doc:"Reliable provisional responses (100rel, RFC 3262): off, used where the peer asks, or required of it in calls that go out."`
 	Transfer       bool              `toml:"transfer" default:"false" doc:"Whether the peer may transfer the phone leg by REFER or Replaces (RFC 3515, RFC 3891). A REFER's target must be allowed by a dial rule."`
+	EarlyPrompts   bool              `toml:"early_prompts" default:"false" doc:"Whether a caller who is not answered yet hears the ringing, the prompt for a host who is not there, and why the call fails, from the gateway: by a 183 with early media. Otherwise 180 lets the peer make the ringing."`
 	EarlyMedia     bool              `toml:"early_media" default:"false" doc:"Whether the audio of a 183, before the answer, is heard in the room."`
 	DialTimeout    Duration          `toml:"dial_timeout" min:"1s" default:"60s" doc:"How long a call that goes out may ring."`
 	MaxCalls       int               `toml:"max_calls" min:"0" default:"0" unit:"calls" doc:"Calls at once; the next gets 480. 0: no limit of its own."`

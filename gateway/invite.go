@@ -75,9 +75,9 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		Credentials: brewery.Credentials{Token: header(d, h.Token), UserID: header(d, h.UserID)},
 		DisplayName: callerName(trunk, d),
 		Mask:        cfg.Gateway.Mask,
-		Phone:       g.phoneOptions(cfg, trunk),
-		Transfer:    g.transfers(room.String(), nil),
-		NameOf:      g.nameOf, Carry: g.carry, Carried: carried,
+		Phone:       g.phoneOptions(cfg, trunk), EarlyPrompts: trunk.EarlyPrompts,
+		Transfer: g.transfers(room.String(), nil),
+		NameOf:   g.nameOf, Carry: g.carry, Carried: carried,
 		Pacer: g.pacer, OpusComplexity: cfg.Media.OpusComplexity,
 		Conference: conference.Options{
 			StatsID: cfg.Gateway.StatsID, Region: cfg.Gateway.Region, Version: "Brewline " + g.o.Version,

@@ -3,7 +3,9 @@ package media
 import (
 	"embed"
 	"encoding/binary"
+	"math"
 	"sync"
+	"time"
 
 	"brewline/media/codec"
 )
@@ -27,7 +29,13 @@ const (
 	PromptWrongPassword                   // the password is wrong or missing
 	PromptUnavailable                     // the conference cannot be reached
 	promptCount
+	// PromptRinging is no speech but the tone of ringing, to be repeated after
+	// RingingPause.
+	PromptRinging Prompt = 100
 )
+
+// RingingPause follows a second of tone (425 Hz, as ITU-T E.180 has it).
+const RingingPause = 4 * time.Second
 
 var promptNames = [promptCount]string{
 	PromptAlone:         "alone",
@@ -47,7 +55,10 @@ var promptNames = [promptCount]string{
 
 // String is the prompt's name.
 func (p Prompt) String() string {
-	if p == 0 || p >= promptCount {
+	switch {
+	case p == PromptRinging:
+		return "ringing"
+	case p == 0 || p >= promptCount:
 		return "none"
 	}
 	return promptNames[p]
@@ -78,7 +89,21 @@ func promptPCM(p Prompt, rate int) []int16 {
 	return pcm
 }
 
+// ringing is a second of 425 Hz at -15 dBFS, without clicks.
+func ringing(rate int) []int16 {
+	pcm := make([]int16, rate)
+	edge := rate / 100
+	for i := range pcm {
+		gain := min(1, float64(min(i, len(pcm)-1-i))/float64(edge))
+		pcm[i] = int16(gain * 8200 * math.Sin(2*math.Pi*425*float64(i)/float64(rate)))
+	}
+	return pcm
+}
+
 func decodePrompt(p Prompt, rate int) []int16 {
+	if p == PromptRinging {
+		return ringing(rate)
+	}
 	if p == 0 || p >= promptCount {
 		return nil
 	}

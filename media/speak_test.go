@@ -41,6 +41,22 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
+// The tone of ringing is one, and lasts a second at every rate.
+func TestRinging(t *testing.T) {
+	for _, rate := range []int{8000, 16000, 48000} {
+		pcm := promptPCM(PromptRinging, rate)
+		if share := tone.Level(pcm, rate, 425); len(pcm) != rate || share < 0.95 {
+			t.Errorf("at %d Hz: %d samples, %.2f of them 425 Hz", rate, len(pcm), share)
+		}
+		if db := tone.RMS(pcm); db < -17 || db > -13 {
+			t.Errorf("at %d Hz: %.1f dBFS", rate, db)
+		}
+	}
+	if s := PromptRinging.String(); s != "ringing" {
+		t.Error(s)
+	}
+}
+
 // A prompt is heard over every codec, the conference lowered meanwhile.
 func TestPlayOnEveryCodec(t *testing.T) {
 	for _, name := range []string{"pcmu", "pcma", "g722", "opus"} {

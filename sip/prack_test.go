@@ -151,6 +151,80 @@ func TestReliableAnswer(t *testing.T) {
 	ended(t, k)
 }
 
+// Between the PRACK of an answer and the 200 the peer may offer anew by UPDATE,
+// in calls that came in and in those that we made (RFC 3311 §5).
+func TestEarlyUpdate(t *testing.T) {
+	t.Parallel()
+	const anew = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40002 RTP/AVP 0\r\n"
+	// follow has the offer answered.
+	follow := func(t *testing.T, p *peer, offers <-chan *sip.Reoffer) {
+		t.Helper()
+		r := receive(t, "the offer", offers)
+		if err := r.Answer([]byte(answerSDP)); err != nil || string(r.SDP) != anew {
+			t.Fatalf("%q, %v", r.SDP, err)
+		}
+		a := p.response(200)
+		for a.CSeq().MethodName != gosip.UPDATE {
+			a = p.response(200)
+		}
+		if string(a.Body()) != answerSDP || a.Contact() == nil {
+			t.Errorf("answer to UPDATE:\n%s", a)
+		}
+	}
+	t.Run("came in", func(t *testing.T) {
+		t.Parallel()
+		c := newCalls()
+		u := newUA(t, c.on, withPolicy(sip.Policy{Reliable: sip.ReliableSupported}))
+		p := newPeer(t, u, "udp")
+		p.send(p.request("INVITE", 1, offerSDP, "Supported: 100rel"))
+		k := receive(t, "call", c.c)
+		if err := k.Progress(183, []byte(answerSDP)); err != nil {
+			t.Fatal(err)
+		}
+		session := p.reliable(183, "")
+		in := toLine(session)
+		p.send(p.request("PRACK", 2, "", in, rack(session)))
+		if a := p.prackAnswer(); a.StatusCode != 200 {
+			t.Fatalf("PRACK: %d", a.StatusCode)
+		}
+		p.send(p.request("UPDATE", 3, anew, in))
+		follow(t, p, k.reoffer)
+		done := k.answer()
+		ok := p.response(200)
+		for ok.CSeq().MethodName != gosip.INVITE {
+			ok = p.response(200)
+		}
+		p.ack(ok, 1)
+		if err := receive(t, "answer", done); err != nil || len(ok.Body()) != 0 {
+			t.Errorf("%v\n%s", err, ok)
+		}
+		p.send(p.request("BYE", 4, "", in))
+		ended(t, k)
+	})
+	t.Run("went out", func(t *testing.T) {
+		t.Parallel()
+		u := newUA(t, func(d *sip.Dialog) { _ = d.Reject(480, sip.Reason{}) }, withPolicy(sip.Policy{Reliable: sip.ReliableSupported}))
+		offers := make(chan *sip.Reoffer, 1)
+		c := callOn(t, u, func(o *sip.InviteOptions) { o.Handler.Reoffer = func(r *sip.Reoffer) { offers <- r } })
+		inv := c.p.awaitRequest(gosip.INVITE)
+		c.p.tagged(inv, 183, "callee", answerSDP, c.p.contact(), "Require: 100rel", "RSeq: 5")
+		c.p.reply(c.p.awaitRequest(gosip.PRACK), 200, "")
+		c.p.send(c.within(inv, "UPDATE", 1, anew))
+		follow(t, c.p, offers)
+		c.p.tagged(inv, 200, "callee", "", c.p.contact())
+		c.p.awaitRequest(gosip.ACK)
+		out := receive(t, "the answer", c.done)
+		if out.err != nil {
+			t.Fatal(out.err)
+		}
+		answer, result := c.hangUp(out.d)
+		answer(200)
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Without an offer, and where only reliable responses are taken, ours is in
 // the 180 and the answer in its PRACK.
 func TestReliableLateOffer(t *testing.T) {

@@ -76,6 +76,9 @@ type Options struct {
 	Mask func(string) string
 
 	Phone phone.Options
+	// EarlyPrompts lets a caller who waits for the answer hear ringing and
+	// prompts of ours.
+	EarlyPrompts bool
 	// Transfer tells how to reach whom a phone's REFER names, for a room on
 	// that shard. release gives back what a dial rule counts. nil: no transfer.
 	Transfer func(shard string, r *sip.Refer) (targets []Target, release func(), err error)
@@ -147,6 +150,7 @@ type Call struct {
 	lastShard  string
 	waiting    conference.WaitFor
 	ringing    bool
+	early      bool // the caller hears us before the answer
 	answer     answerState
 	answered   time.Time
 	muted      bool
@@ -356,7 +360,7 @@ func (c *Call) terminate(e ending, events []any) bool {
 		l.conf.Leave()
 	}
 	p := e.end.Outcome().Prompt
-	if c.answer != isAnswered || e.phoneGone || c.side.gone || p == promptNone || c.ctx.Err() != nil {
+	if c.answer != isAnswered && !c.early || e.phoneGone || c.side.gone || p == promptNone || c.ctx.Err() != nil {
 		return false
 	}
 	c.farewell.Reset(c.t.Farewell)

@@ -38,9 +38,16 @@ func (c *Call) ring() {
 		return
 	}
 	c.ringing = true
-	if err := c.side.leg.Ring(); err != nil {
-		c.log.Debug("180 not sent", "err", err)
+	var err error
+	if c.o.EarlyPrompts {
+		c.early, err = c.side.leg.Early()
+	} else {
+		err = c.side.leg.Ring()
 	}
+	if err != nil {
+		c.log.Debug("no provisional response sent", "err", err)
+	}
+	c.refresh()
 }
 
 // accept answers the phone.
@@ -50,6 +57,8 @@ func (c *Call) accept() {
 	}
 	c.answer = answering
 	c.aloneAnswer.Stop()
+	c.bridge.StopPrompt() // of those before the answer
+	c.prompt = promptNone
 	leg := c.side.leg
 	c.wg.Go(func() { c.box.post(answeredEvent{leg.Answer(c.ctx)}) })
 }
@@ -93,7 +102,16 @@ func (c *Call) refresh() {
 		state = "connected"
 	}
 	c.publish(state)
-	if c.answer != isAnswered || want == c.prompt || c.announcing != promptNone {
+	repeat := promptRepeat
+	switch {
+	case c.answer == unanswered && c.early:
+		if want != media.PromptWaitingHost {
+			want, repeat = media.PromptRinging, media.RingingPause
+		}
+	case c.answer != isAnswered:
+		return
+	}
+	if want == c.prompt || c.announcing != promptNone {
 		return
 	}
 	c.prompt = want
@@ -101,7 +119,7 @@ func (c *Call) refresh() {
 		c.bridge.StopPrompt()
 		return
 	}
-	c.play(want, promptRepeat)
+	c.play(want, repeat)
 }
 
 func (c *Call) play(p media.Prompt, repeat time.Duration) {

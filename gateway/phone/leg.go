@@ -63,6 +63,7 @@ type Leg struct {
 	attached  *media.PhoneLeg // as the pacer has it, nil: it has none
 	closed    bool
 	live      bool          // the phone may be heard, and hear
+	deaf      bool          // it only hears: it was not answered yet
 	offered   bool          // in a provisional response
 	reoffered bool          // before a call that we made was answered
 	since     time.Duration // when media was last (re)negotiated, transport.Now
@@ -226,12 +227,30 @@ func (l *Leg) Ring() error {
 	return l.d.Progress(180, body)
 }
 
+// Early lets the phone hear us before it is answered, by a 183 with our answer
+// to its offer, reliably if that can be. Where there was no offer, the phone is
+// told that it rings, and false returned.
+func (l *Leg) Early() (bool, error) {
+	l.mu.Lock()
+	if l.media == nil {
+		l.mu.Unlock()
+		return false, l.Ring()
+	}
+	l.live, l.deaf = true, true
+	body, err := l.answer, l.attach()
+	l.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	return true, l.d.Progress(183, body)
+}
+
 // Answer sends the 200 and waits for the ACK. Media runs from the 200 on, or,
 // with a late offer, from the ACK.
 func (l *Leg) Answer(ctx context.Context) error {
 	l.mu.Lock()
 	body, late := l.answer, l.media == nil
-	l.live = true
+	l.live, l.deaf = true, false
 	if late && l.offered {
 		body = nil
 	} else if late {
@@ -293,7 +312,7 @@ func (l *Leg) attach() error {
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
 		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
 		CNPT: m.CNPT, RecvCNPT: m.RecvCNPT, Tones: m.RecvEventPT == 0 || l.o.DTMF == "inband",
-		Send: m.Send, Receive: m.Receive && (m.Send || l.o.HoldMusic),
+		Send: m.Send, Receive: m.Receive && (m.Send || l.o.HoldMusic) && !l.deaf,
 	}
 	if was := l.attached; was != nil {
 		same := *was

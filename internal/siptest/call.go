@@ -19,6 +19,7 @@ type CallOptions struct {
 	LateOffer bool              // no SDP in the INVITE
 	Tone      int               // Hz the phone "says" from the start, 0: silence
 	NoACK     bool              // never acknowledge the 200
+	Reliable  bool              // require reliable provisional responses (RFC 3262)
 }
 
 // StatusError is a final response other than 2xx.
@@ -74,6 +75,8 @@ type Call struct {
 	headers map[string]string
 	ack     map[int]func()
 	told    []string // bodies of NOTIFY
+	rseq    string   // of the last reliable provisional response
+	early   bool     // one had the peer's answer
 	again   int      // CSeq of the last re-INVITE that came
 	answer  []byte   // what it got
 }
@@ -123,6 +126,9 @@ func (p *Phone) Start(ctx context.Context, o CallOptions) (*Attempt, error) {
 	for k, v := range o.Headers {
 		req.add(k, v)
 	}
+	if o.Reliable {
+		req.add("Require", "100rel")
+	}
 	if !o.LateOffer {
 		req.add("Content-Type", "application/sdp")
 		req.body = md.offer("sendrecv")
@@ -170,9 +176,10 @@ func (a *Attempt) run() {
 	}
 	c.mu.Unlock()
 	var body []byte
-	if c.o.LateOffer {
+	switch {
+	case c.o.LateOffer:
 		body, err = c.media.answer(m.body, "sendrecv")
-	} else {
+	case !c.early || len(m.body) > 0:
 		err = c.media.accept(m.body)
 	}
 	if err != nil {
@@ -188,10 +195,29 @@ func (a *Attempt) run() {
 	c.media.start()
 }
 
+// provisional takes a provisional response: what the peer's answer in it leads
+// to is heard, and what is reliable confirmed.
 func (c *Call) provisional(m *message) {
+	rseq := m.get("RSeq")
 	c.mu.Lock()
-	c.codes = append(c.codes, m.status())
+	again := rseq != "" && rseq == c.rseq
+	if !again {
+		c.codes = append(c.codes, m.status())
+	}
+	if m.status() > 100 {
+		c.rseq, c.to, c.target = rseq, m.get("To"), uriOf(m.get("Contact"))
+	}
+	first := len(m.body) > 0 && !c.o.LateOffer && !c.early
+	c.early = c.early || first
 	c.mu.Unlock()
+	if first && c.media.accept(m.body) == nil {
+		c.media.start()
+	}
+	if rseq != "" && !again {
+		c.p.spawn(func() {
+			_, _ = c.do(c.p.ctx, "PRACK", c.nextSeq(), map[string]string{"RAck": rseq + " 1 INVITE"}, "", nil)
+		})
+	}
 	c.wake()
 }
 
@@ -232,7 +258,7 @@ func (c *Call) Finals() int {
 // ID returns the Call-ID.
 func (c *Call) ID() string { return c.callID }
 
-// Call returns the call that is on its way; it can do nothing before Wait.
+// Call returns the call that is on its way; before Wait it can hear early media.
 func (a *Attempt) Call() *Call { return a.call }
 
 // Wait returns what Call would return. When ctx ends first the call is
@@ -436,6 +462,15 @@ func (c *Call) Reinvite(ctx context.Context, direction string) error {
 		return err
 	}
 	return c.sendACK(seq, nil)
+}
+
+// Update is Reinvite by UPDATE, which a call may have before it is answered.
+func (c *Call) Update(ctx context.Context, direction string) error {
+	m, err := c.do(ctx, "UPDATE", c.nextSeq(), map[string]string{"Contact": c.contact}, "application/sdp", c.media.offer(direction))
+	if err != nil {
+		return err
+	}
+	return c.media.accept(m.body)
 }
 
 // ReinviteLate sends a re-INVITE without an offer and answers the peer's.
