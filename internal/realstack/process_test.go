@@ -70,6 +70,7 @@ func launch(t *testing.T, name string, cmd *exec.Cmd) *process {
 		p.kill()
 		if t.Failed() {
 			t.Logf("%s said:\n%s", name, p.tail(150))
+			t.Logf("%s complained:\n%s", name, p.complaints(150))
 		}
 	})
 	return p
@@ -102,6 +103,18 @@ func (p *process) lines() ([]string, <-chan struct{}) {
 func (p *process) tail(n int) string {
 	lines, _ := p.lines()
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// complaints are the first n lines about something amiss.
+func (p *process) complaints(n int) string {
+	lines, _ := p.lines()
+	var out []string
+	for _, l := range lines {
+		if len(out) < n && (strings.Contains(l, `"level":"WARN"`) || strings.Contains(l, `"level":"ERROR"`)) {
+			out = append(out, l)
+		}
+	}
+	return strings.Join(out, "\n")
 }
 
 // mark is the number of lines so far.

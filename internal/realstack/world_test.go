@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	worldTimeout = 2 * time.Minute  // of everything that a test does
-	hearTimeout  = 30 * time.Second // of one tone
-	setupTimeout = time.Minute
+	worldTimeout = 5 * time.Minute  // of everything that a test does
+	hearTimeout  = 60 * time.Second // of one tone
+	setupTimeout = 2 * time.Minute
 )
 
 // layouts are the two shapes in which every test of several shards is run.
@@ -231,7 +231,7 @@ func (w *world) where(d *deployment, room string) *shard {
 func (w *world) write(o *worldOptions) {
 	w.t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "[gateway]\nname = \"real\"\n%s\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[http]\nlisten = \"127.0.0.1:0\"\n", o.gateway)
+	fmt.Fprintf(&b, "[gateway]\nname = \"real\"\nlocate_timeout = \"5s\"\n%s\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[http]\nlisten = \"127.0.0.1:0\"\n", o.gateway)
 	dir := w.t.TempDir()
 	if _, err := prosodytest.WriteCertificate(dir, "gw.example"); err != nil {
 		w.t.Fatal(err)
