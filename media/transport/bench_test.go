@@ -2,12 +2,14 @@ package transport
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/pion/srtp/v3"
+	"github.com/pion/stun/v4"
 )
 
 // A peer holds the bridge's ends of the keys of a leg made by keyed.
@@ -134,6 +136,137 @@ func TestAllocations(t *testing.T) {
 	check(t, "phone RTCP out", func() { p.SendRTCP(report) })
 	if s := p.Stats(); s.RTPReceived < runs || s.RTCPReceived < runs || s.RTPSent < runs || s.RTCPSent < runs {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// Nor does SRTP on the phone leg, by whichever keys.
+func TestPhoneSRTPAllocations(t *testing.T) {
+	const mki = "\x00\x01"
+	for suite, p := range suites {
+		for _, id := range []string{"", mki} {
+			a, b := openPhone(t, PhoneOptions{}), openPhone(t, PhoneOptions{})
+			k, _ := p.KeyLen()
+			n, _ := p.SaltLen()
+			k1, k2 := key(k+n), key(k+n)
+			if err := a.SetSDES(SDES{Suite: suite, Send: k1, Receive: k2}); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.SetSDES(SDES{Suite: suite, Send: k2, Receive: k1, MKI: []byte(id)}); err != nil {
+				t.Fatal(err)
+			}
+			b.SetRemote(local(a), netip.AddrPort{})
+			peer := a.out.Load()
+			if id != "" {
+				context, err := srtp.CreateContext(k1[:k], k1[k:], p, srtp.MasterKeyIndicator([]byte(id)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				peer = &outbound{context: context}
+			}
+			checkPhoneAllocations(t, suite+" "+id, b, peer, local(a))
+		}
+	}
+	for _, ice := range []bool{false, true} {
+		a, b := openPhone(t, PhoneOptions{}), openPhone(t, PhoneOptions{})
+		fa, _ := a.Fingerprint()
+		fb, _ := b.Fingerprint()
+		if err := a.SetDTLS(PhoneDTLS{FingerprintHash: "sha-256", Fingerprint: fb, Client: true}); err != nil {
+			t.Fatal(err)
+		}
+		o := PhoneDTLS{FingerprintHash: "sha-256", Fingerprint: fa}
+		if ice {
+			o.Ufrag, o.Pwd = "ours", "ourpasswordthatislongenough"
+		}
+		if err := b.SetDTLS(o); err != nil {
+			t.Fatal(err)
+		}
+		a.SetRemote(local(b), netip.AddrPort{})
+		b.SetRemote(local(a), netip.AddrPort{})
+		if ice {
+			check, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewUsername(o.Ufrag+":theirs"), stunUseCandidate{},
+				stun.NewShortTermIntegrity(o.Pwd), stun.Fingerprint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.receive(check.Raw, local(a))
+		}
+		await(t, "keys", func() bool { return a.out.Load() != nil && b.out.Load() != nil })
+		checkPhoneAllocations(t, fmt.Sprintf("DTLS, ICE %v", ice), b, a.out.Load(), local(a))
+	}
+}
+
+type stunUseCandidate struct{}
+
+func (stunUseCandidate) AddTo(m *stun.Message) error {
+	m.Add(stun.AttrUseCandidate, nil)
+	return nil
+}
+
+// checkPhoneAllocations has a leg take what its peer encrypts, and send.
+func checkPhoneAllocations(t *testing.T, name string, p *Phone, peer *outbound, from netip.AddrPort) {
+	t.Helper()
+	const runs = 300
+	check := func(what string, f func()) {
+		t.Helper()
+		if n := testing.AllocsPerRun(runs, f); n != 0 {
+			t.Errorf("%s, %s: %v allocations", name, what, n)
+		}
+	}
+	var packets, reports [runs + 2][]byte
+	for i := range packets {
+		b := append(make([]byte, 0, MTU), rtpPacket(t, 4711, uint16(65000+i), "160 bytes, were it G.711")...)
+		r := append(make([]byte, 0, MTU), senderReport(4711)...)
+		var err1, err2 error
+		packets[i], err1 = peer.encryptRTP(b)
+		reports[i], err2 = peer.encryptRTCP(r)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+	}
+	buf, heard := make([]byte, MTU+1), 0
+	receive := func(b []byte) {
+		p.receive(buf[:copy(buf, b)], from)
+		for _, ok := p.Ring().Peek(); ok; _, ok = p.Ring().Peek() {
+			p.Ring().Release()
+			heard++
+		}
+	}
+	take := func(list [][]byte) func() {
+		i := 0
+		return func() { receive(list[i]); i++ }
+	}
+	p.SetMux(true)
+	check("RTP in", take(packets[:]))
+	check("RTCP in", take(reports[:]))
+	receive(packets[runs]) // again
+	for i := range packets[0] {
+		packets[runs+1][i] ^= 1
+		receive(packets[runs+1])
+		packets[runs+1][i] ^= 1
+	}
+	if s := p.Stats(); heard != 2*(runs+1) || s.Replayed == 0 || s.Unauthentic < 40 {
+		t.Errorf("%s: %d of %d packets are heard: %+v", name, heard, 2*(runs+1), s)
+	}
+	out, report, seq := rtpPacket(t, 1, 1, "ours"), senderReport(1), uint16(65500)
+	n, m := len(out), len(report)
+	sent := p.Stats()
+	check("RTP out", func() {
+		seq++
+		b := out[:n]
+		copy(b, []byte{0x80, 0, byte(seq >> 8), byte(seq)})
+		if err := p.SendRTP(b); err != nil {
+			t.Fatal(err)
+		}
+	})
+	check("RTCP out", func() {
+		b := report[:m]
+		clear(b[8:])
+		if err := p.SendRTCP(b); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if s := p.Stats(); s.RTPSent-sent.RTPSent <= runs || s.RTCPSent-sent.RTCPSent <= runs {
+		t.Errorf("%s: %+v", name, s)
 	}
 }
 

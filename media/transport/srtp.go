@@ -125,7 +125,7 @@ func (in *inbound) decryptRTP(b []byte) ([]byte, verdict) {
 	plain, err := in.context.DecryptRTP(b, b, &in.rtp)
 	switch {
 	case err == nil:
-	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag):
+	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag), errors.Is(err, srtp.ErrMKINotFound):
 		return nil, unauthentic
 	case in.malformed(b):
 		return nil, invalid
@@ -154,7 +154,7 @@ func (in *inbound) decryptRTCP(b []byte) ([]byte, verdict) {
 	plain, err := in.context.DecryptRTCP(b, b, &in.rtcp)
 	switch {
 	case err == nil:
-	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag):
+	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag), errors.Is(err, srtp.ErrMKINotFound):
 		return nil, unauthentic
 	default:
 		return nil, replayed
