@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
+	"hash/crc32"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/pion/ice/v4"
+	"github.com/pion/rtcp"
+	"github.com/pion/srtp/v3"
 	"github.com/pion/stun/v4"
 )
 
@@ -197,22 +203,150 @@ func TestPhoneICELite(t *testing.T) {
 	await(t, "a stranger", func() bool { return p.Stats().Stranger == before+1 })
 }
 
+// FuzzICELite answers checks, hostile ones too: success is for who knows the
+// password, and for a check that another implementation finds in order. Sealed
+// bytes are attributes of a check of somebody who does know it.
 func FuzzICELite(f *testing.F) {
-	m, err := stun.Build(stun.TransactionID, stun.BindingRequest, stun.NewUsername("us:them"),
-		stun.NewShortTermIntegrity("password"), stun.Fingerprint)
-	if err != nil {
-		f.Fatal(err)
+	const ufrag, pwd = "us", "password"
+	build := func(more ...stun.Setter) []byte {
+		m, err := stun.Build(append([]stun.Setter{stun.TransactionID, stun.BindingRequest}, more...)...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return m.Raw
 	}
-	f.Add(m.Raw)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l := newICELite("us", "password")
-		reply, _ := l.answer(b, addr("192.0.2.1:4000"))
+	user, mac := stun.NewUsername(ufrag+":them"), stun.NewShortTermIntegrity(pwd)
+	f.Add(build(user, mac, stun.Fingerprint), false)
+	f.Add(build(user, stunUseCandidate{}, mac), false)
+	f.Add(build(user, stun.NewShortTermIntegrity("another"), stun.Fingerprint), false)
+	f.Add(build(stun.Fingerprint), false)
+	f.Add(build(user)[stunHeaderLen:], true)
+	f.Add(build(user, stunUseCandidate{}, stun.RawAttribute{Type: attrPriority, Value: make([]byte, 4)})[stunHeaderLen:], true)
+	f.Add(build(user, stun.RawAttribute{Type: attrCtrled, Value: make([]byte, 8)})[stunHeaderLen:], true)
+	f.Add(build(user, stun.RawAttribute{Type: 0x7777, Value: make([]byte, 3)})[stunHeaderLen:], true)
+	l := newICELite(ufrag, pwd)
+	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
+		if sealed {
+			b = seal(b[:min(len(b)&^3, 1000)], pwd)
+		}
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(len(b))}), 4000)
+		l.valid, l.next = [maxValid]netip.AddrPort{}, 0
+		reply, nominated := l.answer(b, from)
+		if nominated && !l.checked(from) {
+			t.Fatalf("%x nominates without proof", b)
+		}
 		if reply == nil {
+			if l.checked(from) {
+				t.Fatalf("%x is taken without an answer", b)
+			}
 			return
 		}
 		answer := &stun.Message{Raw: reply}
-		if err := answer.Decode(); err != nil || stun.Fingerprint.Check(answer) != nil {
-			t.Errorf("answer %x: %v", reply, err)
+		if err := answer.Decode(); err != nil || stun.Fingerprint.Check(answer) != nil || !bytes.Equal(answer.TransactionID[:], b[8:stunHeaderLen]) {
+			t.Fatalf("answer %x: %v", reply, err)
+		}
+		if success := answer.Type == stun.BindingSuccess; success != l.checked(from) {
+			t.Fatalf("answer %x, but taken %v", reply, !success)
+		} else if !success {
+			return
+		}
+		var at stun.XORMappedAddress
+		if err := at.GetFrom(answer); err != nil || mac.Check(answer) != nil || at.Port != int(from.Port()) || !at.IP.Equal(from.Addr().AsSlice()) {
+			t.Fatalf("answer %x: %v, %v", reply, at, err)
+		}
+		ask := &stun.Message{Raw: bytes.Clone(b)}
+		var name stun.Username
+		if err := ask.Decode(); err != nil || mac.Check(ask) != nil || name.GetFrom(ask) != nil {
+			t.Fatalf("%x is taken: %v", b, err)
+		}
+	})
+}
+
+// seal makes a check of attributes.
+func seal(attributes []byte, pwd string) []byte {
+	b := binary.BigEndian.AppendUint16(nil, bindingRequest)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(attributes)+4+20+8))
+	b = binary.BigEndian.AppendUint32(b, stunCookie)
+	b = append(b, "transaction."...)
+	b = append(b, attributes...)
+	b = append(b, 0, attrIntegrity, 0, 20)
+	b = append(b, stunMAC([]byte(pwd), b, len(b)-4)...)
+	sum := crc32.ChecksumIEEE(b) ^ stunFingerprint
+	b = append(b, 0x80, 0x28, 0, 4)
+	return binary.BigEndian.AppendUint32(b, sum)
+}
+
+// FuzzPhoneSRTP has a peer that holds the keys, or has none, send any packet to
+// a leg: what is heard is in order, and all else is counted once.
+func FuzzPhoneSRTP(f *testing.F) {
+	report, err := (&rtcp.SenderReport{SSRC: 7}).Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for suite := range uint8(8) {
+		f.Add([]byte{0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3}, suite, true)
+		f.Add([]byte{0xb1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9, 9, 0xbe, 0xde, 0, 1, 0x10, 42, 0, 0, 2, 3, 1}, suite, true)
+		f.Add(report, suite, true)
+		f.Add([]byte{0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, suite, false)
+		f.Add(append(report, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), suite, false)
+	}
+	names := slices.Sorted(maps.Keys(suites))
+	remote := addr("127.0.0.1:4000")
+	type side struct {
+		leg *Phone
+		out *outbound
+	}
+	var sides []side
+	for i := range 2 * len(names) {
+		profile := suites[names[i/2]]
+		k, _ := profile.KeyLen()
+		n, _ := profile.SaltLen()
+		secret := key(k + n)
+		s := SDES{Suite: names[i/2], Send: secret, Receive: secret}
+		var more []srtp.ContextOption
+		if i%2 == 1 {
+			s.MKI = []byte{0, 1}
+			more = append(more, srtp.MasterKeyIndicator(s.MKI))
+		}
+		p := openPhone(f, PhoneOptions{RTCPMux: true})
+		p.SetRemote(remote, remote)
+		if err := p.SetSDES(s); err != nil {
+			f.Fatal(err)
+		}
+		context, err := srtp.CreateContext(secret[:k], secret[k:], profile, more...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		sides = append(sides, side{p, &outbound{context: context}})
+	}
+	f.Fuzz(func(t *testing.T, b []byte, suite uint8, knows bool) {
+		s := sides[int(suite)%len(sides)]
+		b = append(make([]byte, 0, 2*MTU), b[:min(len(b), MTU)]...)
+		if knows {
+			encrypt := s.out.encryptRTP
+			if classify(b) == kindRTCP {
+				encrypt = s.out.encryptRTCP
+			}
+			if c, err := encrypt(b); err == nil {
+				b = c
+			}
+		}
+		p := s.leg
+		count := func() (in, out uint64) {
+			n := p.Stats()
+			return n.RTPReceived + n.RTCPReceived, n.Invalid + n.Stranger + n.Full + n.Replayed + n.Unauthentic + n.TooManySources + n.Early
+		}
+		in, out := count()
+		p.receive(b, remote)
+		in2, out2 := count()
+		if in2+out2 != in+out+1 || !knows && in2 != in {
+			t.Errorf("%x: received %d, dropped %d", b, in2-in, out2-out)
+		}
+		if packet, ok := p.Ring().Peek(); ok {
+			if packet.RTCP && !validRTCP(packet.Data) || !packet.RTCP && !validRTP(packet.Data) {
+				t.Errorf("%x got through", packet.Data)
+			}
+			p.Ring().Release()
 		}
 	})
 }
