@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"brewline/gateway"
+	"brewline/gateway/call"
 	"brewline/internal/jitsitest"
 	"brewline/internal/siptest"
 )
@@ -39,7 +41,7 @@ func (w *world) waits(sh *jitsitest.Shard, lobby string) string {
 // reason.
 func TestLobbyThrownOut(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	w := newWorld(t, worldOptions{shards: 1, options: gateway.Options{Call: call.Timers{Farewell: 200 * time.Millisecond}}})
 	sh := w.deps[0].Shards[0]
 	for name, tt := range thrownOut {
 		t.Run(name, func(t *testing.T) {
