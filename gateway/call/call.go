@@ -25,7 +25,7 @@ type Timers struct {
 	Locate       time.Duration // asking where the room lives, 1 s
 	Rejoin       time.Duration // how long a lost conference is looked for, 60 s
 	RejoinRetry  time.Duration // between two attempts at first, 250 ms
-	Hunt         time.Duration // first question of a caller who is alone, 1 s
+	Hunt         time.Duration // first question of a caller who meets no human, 1 s
 	HuntMax      time.Duration // longest pause between questions, 30 s
 	PhoneSilence time.Duration // no packet from the phone, 120 s; negative: never
 	Farewell     time.Duration // longest prompt before the BYE, 6 s
@@ -109,7 +109,7 @@ type Summary struct {
 	Started                      time.Time
 	Answered                     time.Time // zero if never
 	Ended                        time.Time
-	Moves                        int // to another shard while alone
+	Moves                        int // to another shard, for want of a human
 	Rejoins                      int // after the conference was lost
 	Media                        media.Stats
 }
@@ -158,8 +158,8 @@ type Call struct {
 	star       bool // the last digit was a star
 	prompt     media.Prompt
 	announcing media.Prompt // said once in between
-	moves      int          // all, and those
-	moved      int          // since the conference was lost
+	moves      int          // to other shards
+	moved      int          // of these, since the conference was lost
 	rejoins    int
 	lostAt     time.Time // of the conference, zero while there is a leg that joined
 	rejoinIn   time.Duration
@@ -211,7 +211,7 @@ type (
 	elsewhereEvent struct {
 		shards []*brewery.Shard
 		err    error
-		hunt   bool // asked for a caller who is alone
+		hunt   bool // asked for a caller who meets no human
 		leg    *leg
 	}
 	digitEvent struct {
