@@ -76,31 +76,41 @@ func TestOnTheWire(t *testing.T) {
 // Each packetisation a phone may ask for is what it gets, and sends.
 func TestPacketisation(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 1})
+	const ms = time.Millisecond
+	w := newWorld(t, worldOptions{shards: 1, trunk: "ptime = \"40ms\""})
 	alice := w.browser(w.deps[0].Shards[0], "pieces", 440)
 	for _, codec := range []string{"pcmu", "g722", "opus"} {
-		for _, ptime := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 60 * time.Millisecond} {
-			c, err := w.phone(siptest.PhoneOptions{Codec: codec, Ptime: ptime}).Call(w.ctx, siptest.CallOptions{
-				URI: w.uri("x"), Headers: w.headers("pieces"), Tone: 1000,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.both(alice, c)
-			// A busy machine skips packets, so the length is that of some ten.
-			packets, samples := c.RTP().Received, len(c.Heard())
-			w.await(fmt.Sprintf("%s in packets of %v", codec, ptime), func() bool {
-				n, m := c.RTP().Received, len(c.Heard())
-				if n < packets+10 {
-					return false
-				}
-				each := time.Duration(m-samples) * time.Second / time.Duration(c.Rate()) / time.Duration(n-packets)
-				packets, samples = n, m
-				return each > ptime*9/10 && each < ptime*11/10
-			})
-			w.hangup(c)
+		for _, ptime := range []time.Duration{20 * ms, 40 * ms, 60 * ms} {
+			w.pieces(alice, siptest.PhoneOptions{Codec: codec, Ptime: ptime}, ptime)
 		}
 	}
+	// One that says nothing gets what is configured, unless that is too much.
+	w.pieces(alice, siptest.PhoneOptions{Codec: "pcma", MaxPtime: -1}, 40*ms)
+	w.pieces(alice, siptest.PhoneOptions{Codec: "pcma", MaxPtime: 20 * ms}, 20*ms)
+}
+
+// pieces has a phone call and get packets of this time.
+func (w *world) pieces(alice *jitsitest.Browser, o siptest.PhoneOptions, ptime time.Duration) {
+	w.t.Helper()
+	c, err := w.phone(o).Call(w.ctx, siptest.CallOptions{
+		URI: w.uri("x"), Headers: w.headers("pieces"), Tone: 1000,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.both(alice, c)
+	// A busy machine skips packets, so the length is that of some ten.
+	packets, samples := c.RTP().Received, len(c.Heard())
+	w.await(fmt.Sprintf("%s in packets of %v", o.Codec, ptime), func() bool {
+		n, m := c.RTP().Received, len(c.Heard())
+		if n < packets+10 {
+			return false
+		}
+		each := time.Duration(m-samples) * time.Second / time.Duration(c.Rate()) / time.Duration(n-packets)
+		packets, samples = n, m
+		return each > ptime*9/10 && each < ptime*11/10
+	})
+	w.hangup(c)
 }
 
 // Prompts are heard on every codec.

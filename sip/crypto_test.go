@@ -147,8 +147,9 @@ func TestOfferSRTP(t *testing.T) {
 }
 
 func TestAnswerDTLS(t *testing.T) {
+	aa, cc := strings.Repeat("AA:", 31)+"AA", strings.Repeat("CC:", 31)+"CC"
 	l := localFor("opus g722 pcma pcmu")
-	l.SRTP, l.Fingerprint = sip.SRTPOptional, sip.Fingerprint{Hash: "sha-256", Value: "AA:BB"}
+	l.SRTP, l.Fingerprint = sip.SRTPOptional, sip.Fingerprint{Hash: "sha-256", Value: aa}
 	offer := readOffer(t, "webrtc")
 	ans, m, err := sip.Answer(offer, l)
 	if err != nil {
@@ -160,7 +161,7 @@ func TestAnswerDTLS(t *testing.T) {
 		t.Fatalf("agreed on %+v", m)
 	}
 	text := string(ans.Marshal())
-	for _, line := range []string{"a=ice-lite", "a=group:BUNDLE 0", "a=mid:0", "a=setup:passive", "a=rtcp-mux", "a=fingerprint:sha-256 AA:BB",
+	for _, line := range []string{"a=ice-lite", "a=group:BUNDLE 0", "a=mid:0", "a=setup:passive", "a=rtcp-mux", "a=fingerprint:sha-256 " + aa,
 		"a=ice-ufrag:" + d.Local.Ufrag, "a=ice-pwd:" + d.Local.Pwd, "a=candidate:1 1 udp 2130706431 192.0.2.1 20000 typ host", "m=audio 20000 UDP/TLS/RTP/SAVPF 111 110"} {
 		if !strings.Contains(text, line+"\r\n") {
 			t.Errorf("the answer lacks %s:\n%s", line, text)
@@ -174,7 +175,7 @@ func TestAnswerDTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer := l
-	peer.Fingerprint.Value = "CC:DD"
+	peer.Fingerprint.Value = cc
 	ours.Lite = false // as if we were a browser
 	ans, theirs, err := sip.Answer(ours, peer)
 	if err != nil {
@@ -184,13 +185,29 @@ func TestAnswerDTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.DTLS.Active == theirs.DTLS.Active || m.DTLS.Fingerprint.Value != "CC:DD" || theirs.DTLS.Fingerprint.Value != "AA:BB" {
+	if m.DTLS.Active == theirs.DTLS.Active || m.DTLS.Fingerprint.Value != cc || theirs.DTLS.Fingerprint.Value != aa {
 		t.Errorf("%+v and %+v", m.DTLS, theirs.DTLS)
 	}
 
 	offer.Media[0].Fingerprint.Value = ""
 	if _, _, err := sip.Answer(offer, l); !errors.Is(err, sip.ErrSRTP) {
 		t.Errorf("an offer without fingerprint: %v", err)
+	}
+
+	// Of several the one that is best checked is taken, and one that cannot be
+	// checked is none.
+	line := func(hash string, n int) string {
+		return "a=fingerprint:" + hash + " " + strings.TrimSuffix(strings.Repeat("0F:", n), ":") + "\r\n"
+	}
+	for lines, want := range map[string]string{
+		line("sha-1", 20) + line("SHA-256", 32) + line("sha-512", 64): "sha-256", line("sha-512", 64): "sha-512", line("sha-1", 20): "sha-1",
+		line("md5", 16): "", line("sha-256", 31): "", line("sha-256", 33): "", "a=fingerprint:sha-256\r\n": "", "a=fingerprint:md2 \r\n": "",
+		"a=fingerprint:sha-256 " + strings.Repeat("xy:", 32) + "\r\n": "",
+	} {
+		s, err := sip.ParseSDP([]byte("v=0\r\nm=audio 4000 UDP/TLS/RTP/SAVPF 0\r\n" + lines))
+		if err != nil || s.Media[0].Fingerprint.Hash != want {
+			t.Errorf("of %q is taken %+v (%v)", lines, s.Media[0].Fingerprint, err)
+		}
 	}
 }
 

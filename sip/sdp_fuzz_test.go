@@ -62,7 +62,7 @@ func FuzzReoffer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte, policy uint8) {
 		l := Local{
 			Addr: netip.MustParseAddr("192.0.2.1"), Port: 20000, DTMF: policy&1 != 0, RTCPMux: true, ComfortNoise: policy&2 != 0,
-			SRTP: SRTP(policy>>2) % 3, OfferDTLS: policy&64 != 0, Fingerprint: Fingerprint{"sha-256", "AA:BB"},
+			SRTP: SRTP(policy>>2) % 3, OfferDTLS: policy&64 != 0, Fingerprint: Fingerprint{"sha-256", strings.Repeat("AA:", 31) + "AA"},
 			Codecs: []Codec{{Name: "opus"}, {Name: "g722"}, {Name: "pcma"}, {Name: "pcmu"}},
 		}
 		for _, b := range [][]byte{first, second} {

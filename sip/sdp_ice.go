@@ -32,6 +32,9 @@ func newICE() ICE {
 	return ICE{Ufrag: rand.Text()[:8], Pwd: rand.Text()}
 }
 
+// fingerprintSizes are the hashes that can be checked, in bytes.
+var fingerprintSizes = map[string]int{"sha-1": 20, "sha-224": 28, "sha-256": 32, "sha-384": 48, "sha-512": 64}
+
 // secure takes the attributes of keys and of ICE, which may stand in the
 // session part too (RFC 8122 §5, RFC 8839 §5.4).
 func (m *MediaLine) secure(name, v string) {
@@ -44,11 +47,13 @@ func (m *MediaLine) secure(name, v string) {
 	case "fingerprint":
 		hash, value, ok := strings.Cut(v, " ")
 		value = strings.TrimSpace(value)
-		if _, err := hex.DecodeString(strings.ReplaceAll(value, ":", "")); !ok || err != nil || len(value) > 200 {
+		hash = strings.ToLower(hash)
+		sum, err := hex.DecodeString(strings.ReplaceAll(value, ":", ""))
+		if !ok || err != nil || len(sum) == 0 || len(sum) != fingerprintSizes[hash] {
 			return
 		}
 		// SHA-256 is preferred among several (RFC 8122 §5).
-		if hash = strings.ToLower(hash); m.Fingerprint.Hash != "sha-256" {
+		if m.Fingerprint.Hash != "sha-256" {
 			m.Fingerprint = Fingerprint{hash, value}
 		}
 	case "setup":

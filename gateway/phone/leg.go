@@ -1,6 +1,7 @@
 package phone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -310,7 +311,7 @@ func (l *Leg) attach() error {
 	l.conn.SetRemote(remote, rtcp)
 	next := media.PhoneLeg{
 		Conn: l.conn, Codec: codecName(m.Codec), SendPT: m.Codec.PT, RecvPT: m.RecvPT,
-		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: m.Ptime,
+		EventPT: m.EventPT, RecvEventPT: m.RecvEventPT, EventRate: m.EventRate, Ptime: l.packetTime(m),
 		CNPT: m.CNPT, RecvCNPT: m.RecvCNPT, Tones: m.RecvEventPT == 0 || l.o.DTMF == "inband",
 		Send: m.Send, Receive: m.Receive && (m.Send || l.o.HoldMusic) && !l.deaf,
 	}
@@ -330,6 +331,16 @@ func (l *Leg) attach() error {
 	}
 	l.attached, l.since = &next, transport.Now()
 	return nil
+}
+
+// packetTime is the audio in a packet to the phone: as it wishes, else as
+// configured, and never more than it takes.
+func (l *Leg) packetTime(m *sip.Media) time.Duration {
+	d := cmp.Or(m.Ptime, l.o.Ptime)
+	if m.MaxPtime > 0 {
+		d = min(d, m.MaxPtime)
+	}
+	return d
 }
 
 // secure has the stream protected as agreed.
@@ -369,24 +380,40 @@ func (l *Leg) Reoffer(r *sip.Reoffer) {
 		r.Answer(offer)
 		return
 	}
-	offer, err := sip.ParseSDP(r.SDP)
-	if err == nil {
-		var answer []byte
-		if answer, err = l.negotiate(offer); err == nil {
-			if l.live {
-				err = l.attach()
+	answer, err := l.reoffer(r.SDP)
+	if err != nil {
+		l.o.Logger.Warn("re-INVITE refused", "err", err)
+		r.Reject(488)
+		return
+	}
+	r.Answer(answer)
+	l.o.Logger.Info("phone renegotiated", "codec", codecName(l.media.Codec),
+		"sends", l.media.Receive, "receives", l.media.Send)
+}
+
+// reoffer answers an offer within the session. After an error the session is as
+// it was (RFC 3261 §14.2); mu is held.
+func (l *Leg) reoffer(raw []byte) ([]byte, error) {
+	offer, err := sip.ParseSDP(raw)
+	if err != nil {
+		return nil, err
+	}
+	local, last, before, agreed := l.local, l.last, l.answer, l.media
+	answer, err := l.negotiate(offer)
+	if err != nil {
+		return nil, err
+	}
+	if l.live {
+		if err := l.attach(); err != nil {
+			l.local, l.last, l.answer, l.media = local, last, before, agreed
+			if agreed != nil {
+				err = errors.Join(err, l.attach())
 			}
-			l.reoffered = l.d == nil
-			if err == nil {
-				r.Answer(answer)
-				l.o.Logger.Info("phone renegotiated", "codec", codecName(l.media.Codec),
-					"sends", l.media.Receive, "receives", l.media.Send)
-				return
-			}
+			return nil, err
 		}
 	}
-	l.o.Logger.Warn("re-INVITE refused", "err", err)
-	r.Reject(488)
+	l.reoffered = l.d == nil
+	return answer, nil
 }
 
 // Refreshed takes the answer to an offer of ours that a session refresh

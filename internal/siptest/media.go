@@ -170,8 +170,19 @@ func (m *media) description(names []string, pts map[string]uint8, events map[int
 	}
 	proto, crypto := m.srtp.describe(m.o)
 	attrs.WriteString(crypto)
-	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d %s%s\r\n%sa=ptime:%d\r\na=%s\r\n",
-		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, proto, list.String(), attrs.String(), m.o.Ptime.Milliseconds(), direction)
+	return fmt.Appendf(nil, "v=0\r\no=phone %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio %d %s%s\r\n%s%sa=%s\r\n",
+		m.ssrc, m.version, ver, addr.IP, ver, addr.IP, addr.Port, proto, list.String(), attrs.String(), m.packetTime(), direction)
+}
+
+// packetTime is the attribute of how much audio we want in a packet.
+func (m *media) packetTime() string {
+	switch {
+	case m.o.MaxPtime > 0:
+		return fmt.Sprintf("a=maxptime:%d\r\n", m.o.MaxPtime.Milliseconds())
+	case m.o.MaxPtime < 0:
+		return ""
+	}
+	return fmt.Sprintf("a=ptime:%d\r\n", m.o.Ptime.Milliseconds())
 }
 
 func (m *media) offer(direction string) []byte {

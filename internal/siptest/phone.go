@@ -19,6 +19,7 @@ type PhoneOptions struct {
 	Codec     string        // "pcmu" (default), "pcma", "g722" or "opus"
 	Codecs    []string      // several, by preference; overrides Codec
 	Ptime     time.Duration // of what is sent: a multiple of 20 ms, 20 ms
+	MaxPtime  time.Duration // told in the place of Ptime; below 0: nothing is told
 	Transport string        // "udp" (default) or "tcp"
 	User      string        // user part of From, "phone"
 	Display   string        // display name of From
