@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -51,8 +52,9 @@ func (h *heardPackets) lost() (lost, all int) {
 }
 
 // benchFlood has strangers send INVITEs while calls talk, and counts the calls'
-// packets that got lost: those that the gateway sent, by their numbers, and
-// those that it missed, by its own reports.
+// packets that got lost: those to phones and bridge by their numbers, as they
+// arrive there, and those to the gateway by the kernel's count of what found no
+// place in the sockets of its calls.
 func benchFlood(ctx context.Context) error {
 	names := rooms(floodCalls)
 	w, err := newWorld(ctx, worldOptions{rooms: names})
@@ -88,6 +90,19 @@ func benchFlood(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	gateway := w.serve.cmd.Process.Pid
+	_, signalling, err := net.SplitHostPort(w.phones.gateway.String())
+	if err != nil {
+		return err
+	}
+	port, err := strconv.ParseUint(signalling, 10, 16) // whose packets may be refused unread
+	if err != nil {
+		return err
+	}
+	missed, _, err := udpDrops(gateway, uint16(port))
+	if err != nil {
+		return err
+	}
 	strangers, err := flood(ctx, w.phones.gateway.String())
 	if err != nil {
 		return err
@@ -102,6 +117,13 @@ func benchFlood(ctx context.Context) error {
 		return err
 	}
 	load.end()
+	missedNow, sockets, err := udpDrops(gateway, uint16(port))
+	if err != nil {
+		return err
+	}
+	if sockets < 2*floodCalls {
+		return fmt.Errorf("the gateway has %d sockets for %d calls", sockets, floodCalls)
+	}
 	note("%d INVITEs of strangers from %d addresses, %.0f a second; %d answers%s", sent, floodSources,
 		float64(sent)/floodTime.Seconds(), answers, disturbed(busy.others))
 	var up, down, upAll, downAll int
@@ -117,6 +139,7 @@ func benchFlood(ctx context.Context) error {
 	}
 	figure("flood.lost_to_bridge", float64(up), fmt.Sprintf("packets of %d", upAll))
 	figure("flood.lost_to_phone", float64(down), fmt.Sprintf("packets of %d", downAll))
+	figure("flood.lost_to_gateway", float64(missedNow-missed), fmt.Sprintf("packets at %d sockets", sockets))
 	figureFloor("flood.packets", busy.packets, "packets/s/call", quiet.packets)
 	figure("flood.calls", after["brewline_calls"], "calls still there")
 	figureFloor("flood.cpu", busy.millicores*floodCalls, "millicores", quiet.millicores*floodCalls)
