@@ -36,9 +36,20 @@ type call struct {
 func newCalls() *calls { return &calls{make(chan *call, 100)} }
 
 func (c *calls) on(d *sip.Dialog) {
-	k := &call{d, make(chan struct{}, 9), make(chan sip.Reason, 9), make(chan error, 9), make(chan string, 99), make(chan *sip.Reoffer, 9),
+	k := newCall()
+	k.Dialog = d
+	d.On(k.handler())
+	c.c <- k
+}
+
+func newCall() *call {
+	return &call{nil, make(chan struct{}, 9), make(chan sip.Reason, 9), make(chan error, 9), make(chan string, 99), make(chan *sip.Reoffer, 9),
 		make(chan sip.Reason, 9), make(chan *sip.Refer, 9), make(chan *sip.Dialog, 9)}
-	d.On(sip.DialogHandler{
+}
+
+// handler puts what happens into the channels.
+func (k *call) handler() sip.DialogHandler {
+	return sip.DialogHandler{
 		Cancelled: func(r sip.Reason) { k.cancelled <- struct{}{}; k.reason <- r },
 		Refer:     func(r *sip.Refer) { k.refer <- r },
 		Replaced:  func(d *sip.Dialog) { k.replaced <- d },
@@ -46,8 +57,7 @@ func (c *calls) on(d *sip.Dialog) {
 		Lost:      func(err error) { k.lost <- err },
 		Info:      func(ct string, b []byte) { k.info <- ct + "|" + string(b) },
 		Reoffer:   func(r *sip.Reoffer) { k.reoffer <- r },
-	})
-	c.c <- k
+	}
 }
 
 // answer answers in a goroutine; the result comes in the channel.

@@ -9,19 +9,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"brewline/internal/needtool"
 	"brewline/sip"
 )
 
 // The scenarios of testdata/sipp, each played by sipp against a user agent
 // whose owner does what the header field X-Test says.
 func TestSIPp(t *testing.T) {
-	sipp, err := exec.LookPath("sipp")
-	if err != nil {
-		t.Skip("sipp is not installed")
-	}
 	for _, tt := range []struct {
 		scenario, network string
 		calls             int
@@ -56,10 +54,6 @@ func TestSIPp(t *testing.T) {
 	} {
 		t.Run(tt.scenario+" "+tt.network, func(t *testing.T) {
 			t.Parallel()
-			file, err := filepath.Abs(filepath.Join("testdata", "sipp", tt.scenario+".xml"))
-			if err != nil {
-				t.Fatal(err)
-			}
 			u := newUA(t, sippOwner(t), func(o *sip.Options) {
 				o.Match = func(netip.AddrPort) (string, bool) { return "sipp", !tt.stranger }
 				// sipp tells responses apart by code alone, so a 200 must not be
@@ -80,19 +74,13 @@ func TestSIPp(t *testing.T) {
 					o.T1, o.T2 = 200*time.Millisecond, 800*time.Millisecond
 				}
 			})
-			addr, mode := u.Addrs()[0], "u1"
+			addr := u.Addrs()[0]
 			if tt.network == "tcp" {
-				addr, mode = u.Addrs()[1], "t1"
+				addr = u.Addrs()[1]
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, sipp, addr.String(), "-sf", file, "-t", mode, "-m", fmt.Sprint(tt.calls), "-r", "100",
-				"-l", "20", "-i", "127.0.0.1", "-p", freePort(t), "-s", "phoneMeet", "-nostdin", "-timeout", "30s", "-timeout_error", "-recv_timeout", "10000",
-				"-trace_err", "-trace_screen")
-			cmd.Dir = t.TempDir()
-			if out, err := cmd.CombinedOutput(); err != nil {
-				logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
-				t.Fatalf("%v\n%s\n%s", err, tail(string(logs), 40), tail(string(out), 45))
+			wait := startSIPp(t, tt.scenario, tt.network, freePort(t), addr.String(), "-m", fmt.Sprint(tt.calls), "-r", "100", "-l", "20", "-s", "phoneMeet")
+			if err := wait(); err != nil {
+				t.Fatal(err)
 			}
 			t.Cleanup(func() {
 				if t.Failed() {
@@ -105,6 +93,43 @@ func TestSIPp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// startSIPp has sipp play a scenario, towards an address or, without one, as
+// the called party. wait returns when it has played it, with why it failed.
+func startSIPp(t *testing.T, scenario, network, port, to string, more ...string) (wait func() error) {
+	t.Helper()
+	program := needtool.Path(t, "sipp")
+	file, err := filepath.Abs(filepath.Join("testdata", "sipp", scenario+".xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-sf", file, "-t", map[string]string{"udp": "u1", "tcp": "t1"}[network], "-i", "127.0.0.1", "-p", port,
+		"-nostdin", "-timeout", "40s", "-timeout_error", "-recv_timeout", "20000", "-trace_err"}
+	if to != "" {
+		args = append(args, to)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, program, append(args, more...)...)
+	cmd.Dir = t.TempDir()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	played := sync.OnceValue(func() error {
+		if err := cmd.Wait(); err != nil {
+			logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
+			return fmt.Errorf("sipp: %w\n%s\n%s", err, tail(string(logs), 40), tail(out.String(), 45))
+		}
+		return nil
+	})
+	t.Cleanup(func() { cancel(); _ = played() })
+	if to == "" {
+		await(t, "sipp listens", func() bool { return listens(t, network, port) })
+	}
+	return played
 }
 
 // freePort returns a port that is free for UDP and TCP. Left to itself sipp

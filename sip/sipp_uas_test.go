@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,10 +17,6 @@ import (
 
 // The scenarios testdata/sipp/uas_*, each played by sipp as the called party.
 func TestSIPpCalled(t *testing.T) {
-	sipp, err := exec.LookPath("sipp")
-	if err != nil {
-		t.Skip("sipp is not installed")
-	}
 	refused := func(code int) func(error) bool {
 		return func(err error) bool {
 			var se *sip.StatusError
@@ -67,10 +61,6 @@ func TestSIPpCalled(t *testing.T) {
 	} {
 		t.Run(tt.scenario+" "+tt.network, func(t *testing.T) {
 			t.Parallel()
-			file, err := filepath.Abs(filepath.Join("testdata", "sipp", "uas_"+tt.scenario+".xml"))
-			if err != nil {
-				t.Fatal(err)
-			}
 			u := newUA(t, func(d *sip.Dialog) { _ = d.Reject(480, sip.Reason{}) }, func(o *sip.Options) {
 				// sipp takes a repetition for something unexpected where another
 				// message came in between.
@@ -79,19 +69,8 @@ func TestSIPpCalled(t *testing.T) {
 					o.T1, o.T2 = tt.t1, 8*tt.t1
 				}
 			})
-			mode := map[string]string{"udp": "u1", "tcp": "t1"}[tt.network]
-			port := freePort(t)
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, sipp, "-sf", file, "-t", mode, "-m", fmt.Sprint(tt.calls), "-i", "127.0.0.1", "-p", port,
-				"-nostdin", "-timeout", "40s", "-timeout_error", "-recv_timeout", "20000", "-trace_err")
-			cmd.Dir = t.TempDir()
-			var out strings.Builder
-			cmd.Stdout, cmd.Stderr = &out, &out
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			await(t, "sipp listens", func() bool { return listens(t, tt.network, port) })
+			port, ctx := freePort(t), t.Context()
+			wait := startSIPp(t, "uas_"+tt.scenario, tt.network, port, "", "-m", fmt.Sprint(tt.calls))
 			results := make(chan error, tt.calls)
 			for range tt.calls {
 				go func() {
@@ -110,9 +89,8 @@ func TestSIPpCalled(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if err := cmd.Wait(); err != nil || t.Failed() {
-				logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
-				t.Fatalf("%v\n%s\n%s", err, tail(string(logs), 40), tail(out.String(), 45))
+			if err := wait(); err != nil {
+				t.Fatal(err)
 			}
 			if n := u.Stats().Dialogs; n != 0 {
 				t.Errorf("%d dialogs left", n)
