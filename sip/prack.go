@@ -146,6 +146,9 @@ func (d *Dialog) pracked(tx *serverTx, req *sip.Request) {
 	if d.awaitsPRACK {
 		d.awaitsPRACK, d.prackSDP, sdp = false, sdp, nil
 	}
+	if sdp == nil { // before whatever its coming sets off
+		_ = tx.respond(200, d.response(tx.f, req, reply{code: 200}))
+	}
 	if d.state == early {
 		if len(d.queued) > 0 {
 			next := d.queued[0]
@@ -167,7 +170,6 @@ func (d *Dialog) pracked(tx *serverTx, req *sip.Request) {
 		return
 	}
 	d.mu.Unlock()
-	_ = tx.respond(200, d.response(tx.f, req, reply{code: 200}))
 }
 
 // parseRAck reads RAck: response number, CSeq number, INVITE.

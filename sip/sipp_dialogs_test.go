@@ -90,12 +90,24 @@ func (s *sippCall) hangUp(k *call) {
 	s.ok(k.Bye(s.ctx, sip.Reason{Cause: 16, Text: "over"}))
 }
 
-// reoffered answers the offer that sipp makes.
+// reoffered answers the offer that sipp makes by UPDATE.
 func (s *sippCall) reoffered(k *call) {
 	s.Helper()
 	r := receive(s.T, "offer", k.reoffer)
 	s.audio(r.SDP, nil)
 	s.ok(r.Answer([]byte(answerSDP)))
+}
+
+// reinvited answers a re-INVITE and returns the description of its ACK.
+func (s *sippCall) reinvited(k *call, offered bool) []byte {
+	s.Helper()
+	r, ack := receive(s.T, "re-INVITE", k.reoffer), make(chan []byte, 1)
+	r.ACK = func(sdp []byte) { ack <- sdp }
+	if offered != (r.SDP != nil) {
+		s.Errorf("offer %q", r.SDP)
+	}
+	s.ok(r.Answer([]byte(answerSDP)))
+	return receive(s.T, "ACK", ack)
 }
 
 func (s *sippCall) lost(k *call, want error) {
@@ -129,8 +141,8 @@ var dialogScenarios = []struct {
 	}},
 	{scenario: "target-refresh", play: func(s *sippCall) {
 		k := s.answered()
-		s.reoffered(k)
-		await(s.T, "ACK", func() bool { return k.Info(s.ctx, "x/y", nil) == nil })
+		s.reinvited(k, true)
+		s.ok(k.Info(s.ctx, "x/y", nil))
 		s.reoffered(k)
 		s.hangUp(k)
 	}},
@@ -142,7 +154,7 @@ var dialogScenarios = []struct {
 	}},
 	{scenario: "uas_target-refresh", play: func(s *sippCall) {
 		k := s.called()
-		s.reoffered(k)
+		s.reinvited(k, true)
 		s.audio(k.Update(s.ctx, []byte(offerSDP)))
 		s.reoffered(k)
 		s.audio(k.Reinvite(s.ctx, []byte(offerSDP)))
@@ -150,14 +162,7 @@ var dialogScenarios = []struct {
 	}},
 	{scenario: "late-reoffer", play: func(s *sippCall) {
 		k := s.answered()
-		r := receive(s.T, "re-INVITE", k.reoffer)
-		answer := make(chan []byte, 1)
-		r.ACK = func(sdp []byte) { answer <- sdp }
-		if r.SDP != nil {
-			s.Errorf("an offer: %s", r.SDP)
-		}
-		s.ok(r.Answer([]byte(offerSDP)))
-		s.audio(receive(s.T, "ACK", answer), nil)
+		s.audio(s.reinvited(k, false), nil)
 		s.hangUp(k)
 	}},
 	// Only where nothing is repeated: sipp takes the repetition of a request for
