@@ -124,6 +124,13 @@ var dialogScenarios = []struct {
 	t1       time.Duration // default 1 s
 	play     func(*sippCall)
 }{
+	{scenario: "no-ack", networks: "udp", t1: 20 * time.Millisecond, play: func(s *sippCall) {
+		k := s.incoming()
+		if err := receive(s.T, "no ACK", k.answer()); !errors.Is(err, sip.ErrNoACK) {
+			s.Errorf("answered: %v", err)
+		}
+		s.lost(k, sip.ErrNoACK)
+	}},
 	{scenario: "ack-late", t1: 200 * time.Millisecond, play: func(s *sippCall) { s.hungUp(s.answered()) }},
 	{scenario: "cancel", play: func(s *sippCall) {
 		k := s.incoming()
@@ -169,9 +176,9 @@ var dialogScenarios = []struct {
 	// another one when a message came in between.
 	{scenario: "glare", networks: "tcp", t1: 200 * time.Millisecond, play: func(s *sippCall) { s.glare(s.answered()) }},
 	{scenario: "uas_glare", networks: "tcp", t1: 200 * time.Millisecond, play: func(s *sippCall) { s.glare(s.called()) }},
-	{scenario: "timer-ours", play: func(s *sippCall) { s.hungUp(s.answered()) }},
-	{scenario: "timer-expired", play: func(s *sippCall) { s.lost(s.answered(), sip.ErrExpired) }},
-	{scenario: "uas_timer", policy: sip.Policy{SessionTimer: time.Second}, play: func(s *sippCall) {
+	{scenario: "timer-ours", networks: "udp", play: func(s *sippCall) { s.hungUp(s.answered()) }},
+	{scenario: "timer-expired", networks: "udp", play: func(s *sippCall) { s.lost(s.answered(), sip.ErrExpired) }},
+	{scenario: "uas_timer", networks: "udp", policy: sip.Policy{SessionTimer: time.Second}, play: func(s *sippCall) {
 		refreshed := make(chan []byte, 9)
 		k := s.called()
 		h := k.handler()
@@ -180,7 +187,7 @@ var dialogScenarios = []struct {
 		s.audio(receive(s.T, "refresh", refreshed), nil)
 		s.hangUp(k)
 	}},
-	{scenario: "uas_timer-expired", play: func(s *sippCall) { s.lost(s.called(), sip.ErrExpired) }},
+	{scenario: "uas_timer-expired", networks: "udp", play: func(s *sippCall) { s.lost(s.called(), sip.ErrExpired) }},
 	{scenario: "reliable", policy: sip.Policy{Reliable: sip.ReliableSupported}, play: func(s *sippCall) {
 		k := s.incoming()
 		s.ok(k.Ringing())
