@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -167,6 +168,46 @@ func hold(t *testing.T, music bool) {
 	}
 	w.both(alice, c)
 	w.hangup(c)
+}
+
+// A session that we refresh by re-INVITE while the phone holds it stays held,
+// and goes on afterwards.
+func TestRefreshWhileHeld(t *testing.T) {
+	t.Parallel()
+	for _, direction := range []string{"sendonly", "inactive"} {
+		t.Run(direction, func(t *testing.T) {
+			t.Parallel()
+			o := worldOptions{shards: 1}
+			o.options.SIP.MinSE, o.options.SIP.T1 = time.Second, 100*time.Millisecond
+			w := newWorld(t, o)
+			alice := w.browser(w.deps[0].Shards[0], "hold", 440)
+			c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{
+				URI: w.uri("x"), Tone: 1000,
+				Headers: map[string]string{"X-Room-Name": "hold", "Supported": "timer", "Session-Expires": "9;refresher=uas"},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.both(alice, c)
+			if err := c.Reinvite(w.ctx, direction); err != nil {
+				t.Fatal(err)
+			}
+			before := c.Reinvites()
+			w.await("a refresh", func() bool { return c.Reinvites() > before })
+			w.still("packets to a phone that is "+direction, func() uint64 { return c.RTP().Received })
+			w.still("packets from a phone that is "+direction, func() uint64 { n, _ := alice.Received(); return n })
+			w.await("the phone resumes", func() bool { // a refresh may cross it
+				err := c.Resume(w.ctx)
+				var busy *siptest.StatusError
+				if err != nil && (!errors.As(err, &busy) || busy.Code != 491) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
+			w.both(alice, c)
+			w.hangup(c)
+		})
+	}
 }
 
 // still awaits that a counter stands still for a while.

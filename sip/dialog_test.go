@@ -599,6 +599,86 @@ func TestReinviteOurs(t *testing.T) {
 	ended(t, k)
 }
 
+// 500 with Retry-After to an offer of ours: it is made again after that, at most
+// 20·T1 later, until the owner's patience ends; without it, that is the answer.
+func TestReofferLater(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		method gosip.RequestMethod
+		after  string
+		pause  time.Duration // at least
+	}{
+		"re-INVITE":         {gosip.INVITE, "0", 0},
+		"UPDATE":            {gosip.UPDATE, "0", 0},
+		"in an hour":        {gosip.UPDATE, "3600 (maintenance)", 20 * testT1},
+		"no number":         {gosip.UPDATE, "soon", 0},
+		"never":             {gosip.INVITE, "0", 0},
+		"without the field": {gosip.UPDATE, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCalls()
+			u := newUA(t, c.on)
+			p := newPeer(t, u, "udp")
+			k, _ := establish(t, c, p, "Allow: INVITE, UPDATE")
+			ctx, cancel := context.WithCancel(testCtx(t))
+			defer cancel()
+			done := make(chan error, 1)
+			go func() {
+				f := k.Update
+				if tt.method == gosip.INVITE {
+					f = k.Reinvite
+				}
+				sdp, err := f(ctx, []byte(offerSDP))
+				if err == nil && string(sdp) != answerSDP {
+					err = fmt.Errorf("answer %q", sdp)
+				}
+				done <- err
+			}()
+			seq := uint32(0)
+			offered := func() *gosip.Request {
+				req := p.awaitRequest(tt.method)
+				for req.CSeq().SeqNo == seq { // repeated
+					req = p.awaitRequest(tt.method)
+				}
+				seq = req.CSeq().SeqNo
+				return req
+			}
+			refuse := func() time.Time {
+				if req := offered(); tt.after == "" {
+					p.reply(req, 500, "")
+				} else {
+					p.reply(req, 500, "", "Retry-After: "+tt.after)
+				}
+				return time.Now()
+			}
+			switch at := refuse(); name {
+			case "without the field":
+				var se *sip.StatusError
+				if err := receive(t, "the answer", done); !errors.As(err, &se) || se.Code != 500 {
+					t.Error(err)
+				}
+			case "never":
+				refuse()
+				refuse()
+				cancel()
+				if err := receive(t, "the answer", done); !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			default:
+				req := offered()
+				if waited := time.Since(at); waited < tt.pause*9/10 {
+					t.Errorf("again after %v", waited)
+				}
+				p.reply(req, 200, answerSDP, p.contact())
+				if err := receive(t, "the answer", done); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // An in-dialog request that nobody answers loses the call, and is repeated
 // over UDP until then.
 func TestUnansweredRequest(t *testing.T) {

@@ -79,6 +79,7 @@ type Call struct {
 	early   bool     // one had the peer's answer
 	again   int      // CSeq of the last re-INVITE that came
 	answer  []byte   // what it got
+	offers  int      // re-INVITEs that came
 }
 
 // Call calls and returns at the final response: a *Call, or a *StatusError.
@@ -451,10 +452,16 @@ func (c *Call) do(ctx context.Context, method string, seq int, headers map[strin
 }
 
 // Reinvite offers the media again with a direction, "sendrecv", "sendonly",
-// "recvonly" or "inactive".
+// "recvonly" or "inactive", and with the session timer that the INVITE asked for.
 func (c *Call) Reinvite(ctx context.Context, direction string) error {
 	seq := c.nextSeq()
-	m, err := c.do(ctx, "INVITE", seq, nil, "application/sdp", c.media.offer(direction))
+	timer := map[string]string{}
+	for _, name := range []string{"Supported", "Session-Expires"} {
+		if v := c.o.Headers[name]; v != "" {
+			timer[name] = v
+		}
+	}
+	m, err := c.do(ctx, "INVITE", seq, timer, "application/sdp", c.media.offer(direction))
 	if err != nil {
 		return err
 	}
@@ -577,6 +584,10 @@ func (c *Call) request(m *message, reply func([]byte)) {
 			return
 		}
 		ok.add("Contact", c.contact)
+		if se := m.get("Session-Expires"); se != "" && c.o.Headers["Session-Expires"] != "" {
+			ok.add("Require", "timer")
+			ok.add("Session-Expires", se)
+		}
 		ok.add("Content-Type", "application/sdp")
 		ok.body = body
 		reply(c.answered(m.seq(), ok.bytes()))
@@ -600,12 +611,21 @@ func (c *Call) request(m *message, reply func([]byte)) {
 	}
 }
 
+// Reinvites returns how many re-INVITEs of the peer's came, repetitions not
+// counted.
+func (c *Call) Reinvites() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offers
+}
+
 // answered keeps the answer to the re-INVITE of that CSeq, or returns it.
 func (c *Call) answered(seq int, b []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b != nil {
 		c.again, c.answer = seq, b
+		c.offers++
 	}
 	if c.again != seq {
 		return nil
