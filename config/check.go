@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -92,6 +93,24 @@ func (l *loader) checkGateway(main place, c *Config) {
 	l.checkSIPTLS(main.key("sip.tls"), c.SIP.TLS, secure)
 	if a := c.SIP.Advertise; a != "" && !isAdvertise(a) {
 		l.add(main.key("sip.advertise"), fmt.Sprintf("%q is neither a host nor host:port", a), "write it as 198.51.100.7 or gw.example.org:5060")
+	}
+	if at := main.key("sip.digest"); len(c.SIP.Digest) == 0 && !l.wrongAt(at) {
+		l.add(at, "is empty", "write SHA-256, MD5 or both")
+	}
+	for i, s := range c.SIP.Digest {
+		if at := main.key("sip.digest").at(i); s != "SHA-256" && s != "MD5" && !l.wrongAt(at) {
+			l.add(at, fmt.Sprintf("%q is not known", s), "write SHA-256 or MD5")
+		}
+	}
+	for i, s := range c.SIP.Origins {
+		_, bad := path.Match(s, "")
+		_, host, ok := strings.Cut(s, "://")
+		if !ok {
+			host = s
+		}
+		if at := main.key("sip.origins").at(i); (bad != nil || host == "" || strings.ContainsAny(host, " /@?#")) && !l.wrongAt(at) {
+			l.add(at, fmt.Sprintf("%q is not the host of a page", s), "write it as phone.example.org, *.example.org or https://phone.example.org")
+		}
 	}
 	h := reflect.ValueOf(c.SIP.Headers)
 	for key, f := range fields(h) {

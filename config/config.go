@@ -65,6 +65,8 @@ type SIP struct {
 	Advertise     string   `toml:"advertise" restart:"true" derived:"the local address towards the peer" doc:"Host or host:port for Contact and Via, when peers reach the gateway by another address than it has."`
 	TLS           SIPTLS   `toml:"tls" doc:"Certificates for tls and wss."`
 	UnknownSource string   `toml:"unknown_source" restart:"true" default:"reject" oneof:"reject,drop" doc:"A request from an address of no trunk: reject answers 403, drop keeps silent. Where a trunk has accept_username, it is challenged first."`
+	Digest        []string `toml:"digest" restart:"true" default:"SHA-256,MD5" doc:"Algorithms of our digest challenges, in this order; an answer by another one is refused. Peers that read only the first challenge and know nothing of SHA-256 need MD5 first, or alone."`
+	Origins       []string `toml:"origins" restart:"true" derived:"pages of the gateway's own host" doc:"Hosts whose pages may open a WebSocket, with * for a part of the name, as phone.example.org, *.example.org or https://phone.example.org. What is no browser names no page and is let in by address and digest alone."`
 	BanAfter      int      `toml:"ban_after" restart:"true" min:"0" default:"20" unit:"requests" doc:"Refused requests or failed challenges of one address, within ban_time, after which nothing of it is read for ban_time. 0: nobody is banned."`
 	BanTime       Duration `toml:"ban_time" restart:"true" min:"1s" default:"10m" doc:"How long a ban lasts, and how long a refusal counts. The addresses of match are never banned."`
 	UserAgent     string   `toml:"user_agent" restart:"true" default:"Brewline" doc:"Value of the User-Agent and Server headers. Empty: none."`

@@ -75,6 +75,7 @@ url    = "https://meet.example.org/http-bind"
 		Log:  Log{Level: "info", Format: "text"},
 		HTTP: HTTP{Listen: "127.0.0.1:8788"},
 		SIP: SIP{Listen: []string{"udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"}, UnknownSource: "reject", UserAgent: "Brewline",
+			Digest:   []string{"SHA-256", "MD5"},
 			BanAfter: 20, BanTime: Duration{10 * time.Minute},
 			Headers: Headers{
 				Room:     []string{"Jitsi-Conference-Room", "X-Room-Name"},

@@ -122,6 +122,7 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	so.Accounts = func() []sip.Account { return *g.accounts.Load() }
 	so.BanAfter, so.BanTime = cfg.SIP.BanAfter, cfg.SIP.BanTime.Duration
 	so.UnknownSource = cfg.SIP.UnknownSource
+	so.Algorithms, so.Origins = cfg.SIP.Digest, cfg.SIP.Origins
 	so.UserAgent = cfg.SIP.UserAgent
 	so.Ready = g.ready
 	so.OnInvite = g.invite

@@ -1,8 +1,10 @@
 package sip
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -76,6 +78,11 @@ func (u *UA) challenges(a netip.Addr, stale bool) (hs []Header) {
 	return hs
 }
 
+// challengesBy says whether our challenges offer an algorithm; "" is MD5.
+func (u *UA) challengesBy(algorithm string) bool {
+	return slices.ContainsFunc(u.o.Algorithms, func(a string) bool { return strings.EqualFold(a, cmp.Or(algorithm, "md5")) })
+}
+
 // verdict on the credentials of a request.
 type verdict int
 
@@ -97,7 +104,7 @@ func (u *UA) verify(a netip.Addr, only string, req *sip.Request) (trunk string, 
 			break
 		}
 		c, ok := parseAuthorization(value)
-		if !ok || c.realm != digestRealm {
+		if !ok || c.realm != digestRealm || !u.challengesBy(c.algorithm) {
 			continue
 		}
 		trunk, ok := "", false

@@ -63,6 +63,38 @@ func field(v, name string) string {
 	return v
 }
 
+// An answer by an algorithm that was not offered counts for none.
+func TestAuthenticateAlgorithm(t *testing.T) {
+	t.Parallel()
+	for only, other := range map[string]string{"MD5": "SHA-256", "SHA-256": "MD5"} {
+		u, calls := newGuarded(t, func(o *sip.Options) { o.Algorithms = []string{only} })
+		p := newPeer(t, u, "udp")
+		c := credentials{user: "alice", password: "secret", algorithm: only}
+		for i, algorithm := range []string{other, only} {
+			p.send(p.request("INVITE", 2*i+1, offerSDP))
+			r := p.response(401)
+			if offered := r.GetHeaders("WWW-Authenticate"); len(offered) != 1 {
+				t.Errorf("challenges: %v", offered)
+			}
+			p.send(p.request("ACK", 2*i+1, "", toLine(r)))
+			c.nonce = field(challengeOf(t, r, only), "nonce")
+			first := r.Clone() // as if it had offered that one
+			first.ReplaceHeader(gosip.NewHeader("WWW-Authenticate", `Digest realm="brewline", algorithm=`+algorithm))
+			c.algorithm = algorithm
+			p.send(p.request("INVITE", 2*i+2, offerSDP, c.line(t, first, "INVITE", p)))
+			want := 200
+			if algorithm == other {
+				want = 401
+			}
+			p.send(p.request("ACK", 2*i+2, "", toLine(p.response(want))))
+		}
+		if n := len(calls); n != 1 {
+			t.Errorf("only %s: %d calls", only, n)
+		}
+		(<-calls).Bye(testCtx(t), sip.Reason{})
+	}
+}
+
 // challenge returns the challenge of an algorithm in a 401.
 func challengeOf(t *testing.T, r *gosip.Response, algorithm string) string {
 	t.Helper()

@@ -40,8 +40,13 @@ type Options struct {
 	// are some, sources without a trunk are challenged, and so are those of a
 	// trunk that has an account. nil: none.
 	Accounts func() []Account
-	// Algorithms are those of our challenges, best first: SHA-256, MD5.
+	// Algorithms are those of our challenges, best first: SHA-256, MD5. No other
+	// ones are accepted.
 	Algorithms []string
+	// Origins are patterns of the hosts, or scheme://host, whose pages may open a
+	// WebSocket (RFC 6455 §10.2), besides those of the host that they connect to.
+	// A client that sends no Origin is no browser and needs none.
+	Origins []string
 	// After BanAfter requests of an address without a trunk that were refused
 	// or challenged in vain within BanTime (10 min), nothing of it is read for
 	// BanTime. An IPv6 address stands for its /64. 0: nobody is banned.

@@ -48,10 +48,9 @@ func acceptWS(c *conn, nc net.Conn) (*webSocket, error) {
 		http.Error(up, errSubprotocol.Error(), http.StatusBadRequest)
 		return nil, errSubprotocol
 	}
-	// Browsers come from pages of anywhere: who may call is a matter of the
-	// allow-list and of digest.
+	// A browser within the allow-list must not lend its address to any page.
 	w.ws, err = websocket.Accept(up, req, &websocket.AcceptOptions{
-		Subprotocols: []string{subprotocol}, InsecureSkipVerify: true,
+		Subprotocols: []string{subprotocol}, OriginPatterns: c.u.o.Origins,
 		OnPingReceived: w.pinged, OnPongReceived: w.ponged,
 	})
 	if err != nil {

@@ -22,8 +22,18 @@ type browser struct {
 
 func openBrowser(t *testing.T, u *sip.UA, protocols ...string) (*browser, *http.Response, error) {
 	t.Helper()
+	return openFrom(t, u, "http://"+u.Addrs()[0].String(), protocols...)
+}
+
+// openFrom opens a WebSocket from a page of a host, "": from no page.
+func openFrom(t *testing.T, u *sip.UA, origin string, protocols ...string) (*browser, *http.Response, error) {
+	t.Helper()
+	header := http.Header{}
+	if origin != "" {
+		header.Set("Origin", origin)
+	}
 	ws, res, err := websocket.Dial(testCtx(t), "ws://"+u.Addrs()[0].String(), &websocket.DialOptions{
-		Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {"https://meet.example"}},
+		Subprotocols: protocols, HTTPHeader: header,
 	})
 	if err != nil {
 		return nil, res, err
@@ -170,6 +180,33 @@ func TestWebSocketUpgrade(t *testing.T) {
 		}
 	}
 	await(t, "connections gone", func() bool { return u.Stats().Connections == 0 })
+}
+
+// Pages of other hosts must be named, or a browser within the allow-list would
+// lend them its address.
+func TestWebSocketOrigin(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		origins []string
+		from    string
+		refused bool
+	}{
+		{nil, "https://evil.example", true},
+		{nil, "null", true}, // a file, or a page without rights
+		{nil, "", false},
+		{[]string{"phone.example"}, "https://phone.example", false},
+		{[]string{"phone.example"}, "https://phone.example.evil.example", true},
+		{[]string{"*.example"}, "https://PHONE.example", false},
+		{[]string{"https://phone.example"}, "http://phone.example", true},
+	} {
+		u := newUA(t, reject, only("ws", nil), patiently, func(o *sip.Options) { o.Origins = tt.origins })
+		switch _, res, err := openFrom(t, u, tt.from, "sip"); {
+		case !tt.refused && err != nil:
+			t.Errorf("%v, from %q: %v", tt.origins, tt.from, err)
+		case tt.refused && (err == nil || res == nil || res.StatusCode != 403):
+			t.Errorf("%v, from %q: let in, or refused otherwise: %v", tt.origins, tt.from, err)
+		}
+	}
 }
 
 // A message that is too large costs the connection.

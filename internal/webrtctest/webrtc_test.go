@@ -165,6 +165,7 @@ func start(t *testing.T, ctx context.Context, srtp string) (*gateway.Gateway, *j
 listen = "127.0.0.1:0"
 [sip]
 listen = ["udp://127.0.0.1:0", "wss://127.0.0.1:0"]
+origins = ["127.0.0.1:*"]
 [sip.tls]
 certificate = "DIR/cert.pem"
 key = "DIR/key.pem"
