@@ -31,6 +31,7 @@ type baresipOptions struct {
 	at      string // its own address, default 127.0.0.1
 	encrypt string // how it encrypts its audio: srtp, srtp-mand, srtp-mandf, dtls_srtp
 	cert    string // file of the certificate that it shows, with its key; "": none
+	answers string // the user that it is, who answers calls at once; "": one who makes calls
 }
 
 // Debian's baresip 1.0 sends no header of the user's, so that its calls find
@@ -64,6 +65,7 @@ module              srtp.so
 module              dtls_srtp.so
 module_tmp          account.so
 module_app          menu.so
+module_app          debug_cmd.so
 `
 
 func startBaresip(t *testing.T, ctx context.Context, o baresipOptions) *baresip {
@@ -79,7 +81,10 @@ func startBaresip(t *testing.T, ctx context.Context, o baresipOptions) *baresip 
 	if o.cert != "" {
 		config += "sip_certificate " + o.cert + "\n"
 	}
-	account := fmt.Sprintf("<sip:phone@%s>;regint=0;audio_codecs=%s", strings.TrimSuffix(own, ":0"), o.codec)
+	account := fmt.Sprintf("<sip:%s@%s>;regint=0;audio_codecs=%s", cmp.Or(o.answers, "phone"), strings.TrimSuffix(own, ":0"), o.codec)
+	if o.answers != "" {
+		account += ";answermode=auto"
+	}
 	if o.encrypt != "" {
 		account += ";mediaenc=" + o.encrypt
 	}
@@ -123,10 +128,27 @@ func (b *baresip) wait(ctx context.Context, what string) {
 	}
 }
 
+// at is the address at which it takes SIP over a network.
+func (b *baresip) at(ctx context.Context, network string) string {
+	b.t.Helper()
+	mark, end := b.do("sipstat"), " ("+strings.ToUpper(network)+")"
+	line, err := b.await(ctx, "its address", mark, func(l string) bool { return strings.HasSuffix(l, end) })
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.TrimSpace(strings.TrimSuffix(line, end))
+}
+
 // call returns when the call is up.
 func (b *baresip) call(ctx context.Context, uri string) {
 	b.t.Helper()
 	b.do("dial " + uri)
+	b.established(ctx)
+}
+
+// established awaits a call with the right codec.
+func (b *baresip) established(ctx context.Context) {
+	b.t.Helper()
 	b.wait(ctx, "Call established")
 	name, _, _ := strings.Cut(b.codec, "/")
 	if !strings.EqualFold(name, "opus") {

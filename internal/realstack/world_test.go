@@ -60,6 +60,7 @@ type world struct {
 	deps []*deployment
 	gw   *gateway
 	path string // of brewline.toml
+	ca   string // file of the gateway's certificate, which is its own authority
 	next int    // number of the next place
 }
 
@@ -239,6 +240,7 @@ func (w *world) write(o *worldOptions) {
 	listen := append([]string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0", "tls://127.0.0.1:0"}, o.listen...)
 	fmt.Fprintf(&b, "[sip]\nlisten = [\"%s\"]\n[sip.tls]\ncertificate = %q\nkey = %q\n%s\n%s\n",
 		strings.Join(listen, `", "`), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), o.tls, cmp.Or(o.media, "[media]\nbind = \"127.0.0.1\""))
+	w.ca = filepath.Join(dir, "cert.pem")
 	n := 0
 	for _, d := range w.deps {
 		fmt.Fprintf(&b, "[[deployment]]\nname = %q\ndomain = %q\nbalancer = %q\n", d.name, d.domain, d.balancer.url+"/http-bind?room={roomName}")
