@@ -94,12 +94,13 @@ type worldOptions struct {
 	tls     string                                 // further keys of [sip.tls]
 	media   string                                 // [media], default bound to 127.0.0.1
 	trunk   string                                 // further keys of the trunk of 127.0.0.1
-	trunks  string                                 // further [[trunk]]
+	trunks  string                                 // further [[trunk]] and other tables
 	url     func(s *shard, i int) (keys string)    // keys of a shard, default its BOSH URL; i counts all shards
 	prosody func(i int, o *prosodytest.Options)    // changes the options of a Prosody
 	jicofo  func(d *deployment, o *jicofo.Options) // changes those of a Jicofo
 	rooms   []string                               // to have places of
 	timeout time.Duration                          // of the whole test, default worldTimeout
+	brewery bool                                   // shards have a brewery with their Jicofo in it
 	places  map[string][]place                     // filled in, by room
 }
 
@@ -170,6 +171,9 @@ func (w *world) startShard(d *deployment, i int, o *worldOptions) *shard {
 	jo := jicofo.Options{
 		ComponentAddr: s.prosody.ComponentAddr(), Domain: d.domain, Secret: s.prosody.ComponentSecret,
 		Bridges: []*jvb.Bridge{s.bridge}, ReconnectInterval: 100 * time.Millisecond, Logger: log,
+	}
+	if o.brewery {
+		jo.Brewery = "jigasibrewery@internal.auth." + d.domain
 	}
 	if o.jicofo != nil {
 		o.jicofo(d, &jo)
@@ -248,6 +252,9 @@ func (w *world) write(o *worldOptions) {
 			keys := fmt.Sprintf("url = %q\n", s.prosody.BOSHURL())
 			if o.url != nil {
 				keys = o.url(s, n)
+			}
+			if o.brewery {
+				keys += "username = \"brewline\"\npassword = \"tulip\"\n"
 			}
 			n++
 			fmt.Fprintf(&b, "[[shard]]\nname = %q\ndeployment = %q\nheader_value = %q\n%s", s.name, d.name, s.header, keys)
