@@ -39,57 +39,60 @@ var jigasiStats = strings.Fields(`conferences participants stress_level conferen
 
 func TestHTTP(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2, options: quick()})
-	if code, body := w.http("GET", "/about/health"); code != 200 || strings.TrimSpace(body) != "{}" {
-		t.Errorf("health: %d %s", code, body)
-	}
-	if code, body := w.http("GET", "/about/version"); code != 200 || !contains(body, `"version":"test"`) {
-		t.Errorf("version: %d %s", code, body)
-	}
-	_, c := w.inCall(w.deps[0].Shards[1], "counted")
-	code, body := w.http("GET", "/about/stats")
-	stats := map[string]any{}
-	if err := json.Unmarshal([]byte(body), &stats); err != nil || code != 200 {
-		t.Fatalf("stats: %d %v", code, err)
-	}
-	for _, name := range jigasiStats {
-		if _, ok := stats[name]; !ok {
-			t.Errorf("statistics lack %s", name)
+	bothWays(t, worldOptions{shards: 2, options: quick()}, "counted", func(t *testing.T, w *world) {
+		if code, body := w.http("GET", "/about/health"); code != 200 || strings.TrimSpace(body) != "{}" {
+			t.Errorf("health: %d %s", code, body)
 		}
-	}
-	if stats["conferences"] != 1.0 || stats["participants"] != 1.0 || stats["stress_level"] != 0.005 || stats["graceful_shutdown"] != false {
-		t.Errorf("statistics of one call: %s", body)
-	}
-	code, body = w.http("GET", "/metrics")
-	for _, line := range []string{
-		`brewline_calls{deployment="dep1",shard="shard-2",state="connected"} 1`,
-		`brewline_trunk_calls{trunk="ipbx"} 1`, `brewline_shard_up{deployment="dep1",shard="shard-1"} 1`,
-		`brewline_locate_total{result="asked"} 1`, `brewline_invites_total 1`, `brewline_draining 0`,
-	} {
-		if !slices.Contains(strings.Split(body, "\n"), line) {
-			t.Errorf("metrics (%d) lack %s", code, line)
+		if code, body := w.http("GET", "/about/version"); code != 200 || !contains(body, `"version":"test"`) {
+			t.Errorf("version: %d %s", code, body)
 		}
-	}
-	w.hangup(c)
-	if _, body = w.http("GET", "/metrics"); !contains(body, `brewline_calls_ended_total{end="caller_hung_up"} 1`) {
-		t.Error("the end of the call was not counted")
-	}
-	if code, body := w.http("POST", "/about/shutdown"); code != 503 || !contains(body, "enable_shutdown") {
-		t.Errorf("shutdown that is not enabled: %d %s", code, body)
-	}
-	if code, _ := w.http("GET", "/about/shutdown"); code != 405 {
-		t.Errorf("GET of shutdown: %d", code)
-	}
-	for _, sh := range w.deps[0].Shards {
-		sh.Kill()
-	}
-	w.await("no shard up", func() bool { return w.gw.Brewery().Up() == 0 })
-	if code, body := w.http("GET", "/about/health"); code != 503 || !contains(body, "no shard is up") {
-		t.Errorf("health without shards: %d %s", code, body)
-	}
-	if e := w.refused(w.phone(phoneDefaults), map[string]string{"X-Room-Name": "x"}); e.Code != 503 || e.Headers["Retry-After"] == "" {
-		t.Errorf("a call without shards: %d", e.Code)
-	}
+		_, c := w.inCall(w.deps[0].Shards[1], "counted")
+		code, body := w.http("GET", "/about/stats")
+		stats := map[string]any{}
+		if err := json.Unmarshal([]byte(body), &stats); err != nil || code != 200 {
+			t.Fatalf("stats: %d %v", code, err)
+		}
+		for _, name := range jigasiStats {
+			if _, ok := stats[name]; !ok {
+				t.Errorf("statistics lack %s", name)
+			}
+		}
+		if stats["conferences"] != 1.0 || stats["participants"] != 1.0 || stats["stress_level"] != 0.005 || stats["graceful_shutdown"] != false {
+			t.Errorf("statistics of one call: %s", body)
+		}
+		code, body = w.http("GET", "/metrics")
+		for _, line := range []string{
+			`brewline_calls{deployment="dep1",shard="` + w.shardName(w.deps[0].Shards[1]) + `",state="connected"} 1`,
+			`brewline_trunk_calls{trunk="ipbx"} 1`, `brewline_shard_up{deployment="dep1",shard="` + w.shardName(w.deps[0].Shards[0]) + `"} 1`,
+			`brewline_locate_total{result="asked"} 1`, `brewline_invites_total 1`, `brewline_draining 0`,
+		} {
+			if !slices.Contains(strings.Split(body, "\n"), line) {
+				t.Errorf("metrics (%d) lack %s", code, line)
+			}
+		}
+		w.hangup(c)
+		if _, body = w.http("GET", "/metrics"); !contains(body, `brewline_calls_ended_total{end="caller_hung_up"} 1`) {
+			t.Error("the end of the call was not counted")
+		}
+		if code, body := w.http("POST", "/about/shutdown"); code != 503 || !contains(body, "enable_shutdown") {
+			t.Errorf("shutdown that is not enabled: %d %s", code, body)
+		}
+		if code, _ := w.http("GET", "/about/shutdown"); code != 405 {
+			t.Errorf("GET of shutdown: %d", code)
+		}
+		for _, d := range w.deps {
+			for _, sh := range d.Shards {
+				sh.Kill()
+			}
+		}
+		w.await("no shard up", func() bool { return w.gw.Brewery().Up() == 0 })
+		if code, body := w.http("GET", "/about/health"); code != 503 || !contains(body, "no shard is up") {
+			t.Errorf("health without shards: %d %s", code, body)
+		}
+		if e := w.refused(w.phone(phoneDefaults), w.headers("x")); e.Code != 503 || e.Headers["Retry-After"] == "" {
+			t.Errorf("a call without shards: %d", e.Code)
+		}
+	})
 }
 
 func TestShutdownOverHTTP(t *testing.T) {

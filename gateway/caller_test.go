@@ -56,28 +56,29 @@ func (w *world) other(b *jitsitest.Browser) (presence string) {
 // is there already, by every way in which a trunk maps it.
 func TestCalledRooms(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2, trunk: numbers})
-	for room, called := range map[string]string{
-		"standup":    "+49308000",     // rooms
-		"standup123": "+49-30-8.123",  // did, a capture
-		"retro":      "conf-retro",    // did, a user part
-		"weekly":     "Weekly",        // the URI is the room
-		"r%c3%a9uni": "R%C3%A9uni%20", // escaped
-	} {
-		t.Run(called, func(t *testing.T) {
-			w := *w
-			w.t = t
-			alice := w.browser(w.deps[0].Shards[1], room, 440)
-			c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{URI: w.uri(called), Tone: 1000})
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.hear("the participant", alice, 1000)
-			w.hear("the phone", c, 440)
-			c.Hangup(w.ctx)
-			w.gone()
-		})
-	}
+	bothWays(t, worldOptions{shards: 2, trunk: "deployment = \"dep1\"\n" + numbers}, "standup", func(t *testing.T, w *world) {
+		for room, called := range map[string]string{
+			"standup":    "+49308000",     // rooms
+			"standup123": "+49-30-8.123",  // did, a capture
+			"retro":      "conf-retro",    // did, a user part
+			"weekly":     "Weekly",        // the URI is the room
+			"r%c3%a9uni": "R%C3%A9uni%20", // escaped
+		} {
+			t.Run(called, func(t *testing.T) {
+				w := *w
+				w.t = t
+				alice := w.browser(w.deps[0].Shards[1], room, 440)
+				c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{URI: w.uri(called), Tone: 1000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.hear("the participant", alice, 1000)
+				w.hear("the phone", c, 440)
+				c.Hangup(w.ctx)
+				w.gone()
+			})
+		}
+	})
 }
 
 // Without uri_rooms a number that nobody has a room for has none.

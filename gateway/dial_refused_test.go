@@ -178,17 +178,18 @@ func TestDialLimits(t *testing.T) {
 // A trunk whose name cannot be resolved, and a shard that may dial nothing.
 func TestDialWithoutTrunk(t *testing.T) {
 	t.Parallel()
-	w, p := dialWorld(t, worldOptions{shards: 2}, "[[trunk]]\nname = \"gone\"\naddress = \"sip:nobody.invalid\"\nprobe = \"0s\"\n"+
-		"[[dial]]\nname = \"any\"\npattern = '.*'\ntrunks = [\"gone\"]\nshards = [\"shard-1\"]\n")
-	sh, other := w.deps[0].Shards[0], w.deps[0].Shards[1]
-	w.refusedDial(w.ask(w.browser(sh, "team", 0), sh, "team", "112"))
-	// Its Jicofo is told so, and asks nobody.
-	w.refusedDial(w.ask(w.browser(other, "hall", 0), other, "hall", "112"))
-	if n := w.gw.Brewery().Stats().Dials; n != 1 {
-		t.Errorf("%d dial requests came", n)
-	}
-	w.gone()
-	silent(t, p)
+	dialBothWays(t, worldOptions{shards: 2}, "[[trunk]]\nname = \"gone\"\naddress = \"sip:nobody.invalid\"\nprobe = \"0s\"\n"+
+		"[[dial]]\nname = \"any\"\npattern = '.*'\ntrunks = [\"gone\"]\nshards = [\"{first}shard-1\"]\n", "team", func(t *testing.T, w *world) {
+		sh, other := w.deps[0].Shards[0], w.deps[0].Shards[1]
+		w.refusedDial(w.ask(w.browser(sh, "team", 0), sh, "team", "112"))
+		// Its Jicofo is told so, and asks nobody.
+		w.refusedDial(w.ask(w.browser(other, "hall", 0), other, "hall", "112"))
+		if n := w.gw.Brewery().Stats().Dials; n != 1 {
+			t.Errorf("%d dial requests came", n)
+		}
+		w.gone()
+		silent(t, w.callee)
+	})
 }
 
 // Before Jicofo's session-initiate there is no INVITE, whatever ends the call.

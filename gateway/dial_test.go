@@ -34,6 +34,7 @@ func dialWorldTo(t *testing.T, phone siptest.PhoneOptions, o worldOptions, rules
 	o.trunk = fmt.Sprintf("address = %q\n", address(p)) + o.trunk
 	o.more = rules
 	w := newWorld(t, o)
+	w.callee = p
 	w.await("every Jicofo sees a gateway", func() bool {
 		for _, d := range w.deps {
 			for _, sh := range d.Shards {
@@ -212,31 +213,35 @@ func TestDialFromEveryShard(t *testing.T) {
 // What is going on is in every brewery: one process, one load.
 func TestLoadInEveryBrewery(t *testing.T) {
 	t.Parallel()
-	w, p := dialWorld(t, worldOptions{shards: 2, gateway: "max_calls = 10"}, anyNumber)
-	shards := w.deps[0].Shards
-	b := w.browser(shards[0], "team", 0)
-	told := func(conferences, participants, stress, draining string) {
-		t.Helper()
-		for _, sh := range shards {
-			w.await(fmt.Sprintf("%s knows of %s conferences", sh.Name, conferences), func() bool {
-				s := sh.Focus.Gateways()[0].Stats
-				return s["conferences"] == conferences && s["participants"] == participants && s["stress_level"] == stress && s["graceful_shutdown"] == draining
-			})
+	dialBothWays(t, worldOptions{shards: 2, gateway: "max_calls = 10"}, anyNumber, "team", func(t *testing.T, w *world) {
+		var shards []*jitsitest.Shard
+		for _, d := range w.deps {
+			shards = append(shards, d.Shards...)
 		}
-	}
-	told("0", "0", "0.0", "false")
-	w.refNick(w.ask(b, shards[0], "team", "112"))
-	in := w.rings(p)
-	told("1", "1", "0.1", "false")
-	ctx, cancel := context.WithCancel(w.ctx)
-	defer cancel()
-	go w.gw.Drain(ctx)
-	told("1", "1", "0.1", "true")
-	if err := in.Reject(486, "Busy Here"); err != nil {
-		t.Fatal(err)
-	}
-	w.alone(b)
-	told("0", "0", "0.0", "true")
+		b := w.browser(shards[0], "team", 0)
+		told := func(conferences, participants, stress, draining string) {
+			t.Helper()
+			for _, sh := range shards {
+				w.await(fmt.Sprintf("%s knows of %s conferences", sh.Name, conferences), func() bool {
+					s := sh.Focus.Gateways()[0].Stats
+					return s["conferences"] == conferences && s["participants"] == participants && s["stress_level"] == stress && s["graceful_shutdown"] == draining
+				})
+			}
+		}
+		told("0", "0", "0.0", "false")
+		w.refNick(w.ask(b, shards[0], "team", "112"))
+		in := w.rings(w.callee)
+		told("1", "1", "0.1", "false")
+		ctx, cancel := context.WithCancel(w.ctx)
+		defer cancel()
+		go w.gw.Drain(ctx)
+		told("1", "1", "0.1", "true")
+		if err := in.Reject(486, "Busy Here"); err != nil {
+			t.Fatal(err)
+		}
+		w.alone(b)
+		told("0", "0", "0.0", "true")
+	})
 }
 
 // A room with a password is joined with the one of the request.

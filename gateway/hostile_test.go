@@ -88,30 +88,31 @@ func TestVanishingPhones(t *testing.T) {
 
 // Many calls, one after another and at once, leave what was there before.
 func TestNothingLeaks(t *testing.T) {
-	w := newWorld(t, worldOptions{shards: 2, options: quick()})
-	sh := w.deps[0].Shards[1]
-	alice := w.browser(sh, "busy", 440)
-	p := w.phone(siptest.PhoneOptions{})
-	// The first call opens what stays open.
-	w.hangup(w.call(p, "busy", 1000))
-	before := runtime.NumGoroutine()
-	for range 10 {
+	bothWays(t, worldOptions{shards: 2, options: quick(), serial: true}, "busy", func(t *testing.T, w *world) {
+		sh := w.deps[0].Shards[1]
+		alice := w.browser(sh, "busy", 440)
+		p := w.phone(siptest.PhoneOptions{})
+		// The first call opens what stays open.
 		w.hangup(w.call(p, "busy", 1000))
-	}
-	var attempts []*siptest.Attempt
-	for range 10 {
-		attempts = append(attempts, w.start(p, "busy", 0))
-	}
-	for _, a := range attempts {
-		c := w.answered(a)
-		if err := c.Hangup(w.ctx); err != nil {
-			t.Fatal(err)
+		before := runtime.NumGoroutine()
+		for range 10 {
+			w.hangup(w.call(p, "busy", 1000))
 		}
-	}
-	w.gone()
-	w.await("nobody is left in the room", func() bool { return len(alice.Others()) == 0 })
-	w.await("all ports are back", func() bool { return w.gw.Snapshot().PortsInUse == 0 })
-	w.await("all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before+5 })
+		var attempts []*siptest.Attempt
+		for range 10 {
+			attempts = append(attempts, w.start(p, "busy", 0))
+		}
+		for _, a := range attempts {
+			c := w.answered(a)
+			if err := c.Hangup(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.gone()
+		w.await("nobody is left in the room", func() bool { return len(alice.Others()) == 0 })
+		w.await("all ports are back", func() bool { return w.gw.Snapshot().PortsInUse == 0 })
+		w.await("all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before+5 })
+	})
 }
 
 // Somebody who takes the nick of a Jicofo that has gone is not obeyed.

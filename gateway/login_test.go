@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,46 +156,40 @@ func TestTokens(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := worldOptions{shards: 2, brewery: true, login: login, options: quick()}
+			o := worldOptions{shards: 2, brewery: true, login: login, options: quick(), token: token(key, "closed")}
 			o.dep.Shard.XMPP.CheckToken = checkToken(key)
-			w := newWorld(t, o)
-			sh := w.deps[0].Shards[1]
-			alice, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
-				URL: sh.BOSHURL(), Room: "closed", Tone: 440, Token: token(key, "closed"),
+			bothWays(t, o, "closed", func(t *testing.T, w *world) {
+				alice := w.browser(w.deps[0].Shards[1], "closed", 440)
+				p := w.phone(siptest.PhoneOptions{})
+				call := func(token string) (*siptest.Call, error) {
+					h := w.headers("closed")
+					if token != "" {
+						h["X-Auth-Token"] = token
+					}
+					return p.Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: h, Tone: 1000})
+				}
+				good := ""
+				if name == "given by header" {
+					good = token(key, "closed")
+					for _, bad := range []string{"", token("another key", "closed"), token(key, "another room"), "no token"} {
+						c, err := call(bad)
+						var status *siptest.StatusError
+						if !errors.As(err, &status) {
+							c.Hangup(w.ctx)
+							t.Fatalf("token %q: %v", bad, err)
+						}
+						if status.Code != 403 && status.Code != 480 {
+							t.Errorf("token %q: %d, Reason %q", bad, status.Code, status.Headers["Reason"])
+						}
+					}
+				}
+				c, err := call(good)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.both(alice, c)
+				w.hangup(c)
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer alice.Close()
-			p := w.phone(siptest.PhoneOptions{})
-			call := func(token string) (*siptest.Call, error) {
-				h := w.headers("closed")
-				if token != "" {
-					h["X-Auth-Token"] = token
-				}
-				return p.Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: h, Tone: 1000})
-			}
-			good := ""
-			if name == "given by header" {
-				good = token(key, "closed")
-				for _, bad := range []string{"", token("another key", "closed"), token(key, "another room"), "no token"} {
-					c, err := call(bad)
-					var status *siptest.StatusError
-					if !errors.As(err, &status) {
-						c.Hangup(w.ctx)
-						t.Fatalf("token %q: %v", bad, err)
-					}
-					if status.Code != 403 && status.Code != 480 {
-						t.Errorf("token %q: %d, Reason %q", bad, status.Code, status.Headers["Reason"])
-					}
-				}
-			}
-			c, err := call(good)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.both(alice, c)
-			w.hangup(c)
 		})
 	}
 }
@@ -212,19 +207,23 @@ func TestShardAddresses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := worldOptions{shards: 2, options: quick(), shard: fmt.Sprintf("tls = {ca = %q, server_name = \"shard.example\"}", pool)}
-			made := map[string]string{}
+			var mu sync.Mutex
+			made := map[*jitsitest.Shard]string{}
 			o.url = func(s *jitsitest.Shard) string {
-				if made[s.Name] == "" {
-					made[s.Name] = address(s)
+				mu.Lock()
+				defer mu.Unlock()
+				if made[s] == "" {
+					made[s] = address(s)
 				}
-				return made[s.Name]
+				return made[s]
 			}
 			o.dep.Shard.XMPP.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-			w := newWorld(t, o)
-			alice, c := w.inCall(w.deps[0].Shards[1], "anywhere")
-			w.both(alice, c)
-			w.hangup(c)
-			w.await("the caller left the room", func() bool { return len(alice.Others()) == 0 })
+			bothWays(t, o, "anywhere", func(t *testing.T, w *world) {
+				alice, c := w.inCall(w.deps[0].Shards[1], "anywhere")
+				w.both(alice, c)
+				w.hangup(c)
+				w.await("the caller left the room", func() bool { return len(alice.Others()) == 0 })
+			})
 		})
 	}
 }
@@ -269,27 +268,28 @@ func certificate(t *testing.T) (tls.Certificate, string) {
 // A tenant's room is another room than that of the same name without.
 func TestTenantRoom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2, options: quick()})
-	sh := w.deps[0].Shards[1]
-	plain := w.browser(w.deps[0].Shards[0], "daily", 700)
-	alice, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
-		URL: sh.BOSHURL(), MUC: "conference.acme.meet.example", Room: "daily", Tone: 440,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer alice.Close()
-	for name, headers := range map[string]map[string]string{
-		"tenant header": {"X-Room-Name": "daily", "X-Domain-Tenant": "Acme"},
-		"full room JID": {"Jitsi-Conference-Room": "daily@conference.acme.meet.example"},
-	} {
-		c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: headers, Tone: 1000})
+	bothWays(t, worldOptions{shards: 2, options: quick()}, "daily", func(t *testing.T, w *world) {
+		sh := w.deps[0].Shards[1]
+		plain := w.browser(w.deps[0].Shards[0], "daily", 700)
+		alice, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
+			URL: sh.BOSHURL(), Domain: sh.Domain(), MUC: "conference.acme." + sh.Domain(), Room: "daily", Tone: 440,
+		})
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatal(err)
 		}
-		w.both(alice, c)
-		w.never("the phone", c.Heard(), c.Rate(), 700)
-		w.never("the other room", plain.Heard(), 48000, 1000)
-		w.hangup(c)
-	}
+		defer alice.Close()
+		for name, headers := range map[string]map[string]string{
+			"tenant header": with(w.headers("daily"), "X-Domain-Tenant", "Acme"),
+			"full room JID": {"Jitsi-Conference-Room": "daily@conference.acme." + sh.Domain()},
+		} {
+			c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: headers, Tone: 1000})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			w.both(alice, c)
+			w.never("the phone", c.Heard(), c.Rate(), 700)
+			w.never("the other room", plain.Heard(), 48000, 1000)
+			w.hangup(c)
+		}
+	})
 }

@@ -54,29 +54,30 @@ func (w *world) answered(a *siptest.Attempt) *siptest.Call {
 
 func TestPassword(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{})
-	sh := w.deps[0].Shards[0]
-	alice := w.browser(sh, "locked", 440)
-	if err := sh.XMPP.SetPassword("locked", "tulip"); err != nil {
-		t.Fatal(err)
-	}
-	p := w.phone(siptest.PhoneOptions{})
-	for _, pass := range []string{"", "rose"} {
-		e := w.refused(p, map[string]string{"X-Room-Name": "locked", "X-Room-Pass": pass})
-		if e.Code != 403 || !strings.Contains(e.Headers["Reason"], "password") {
-			t.Errorf("password %q: %d, Reason %q", pass, e.Code, e.Headers["Reason"])
+	bothWays(t, worldOptions{}, "locked", func(t *testing.T, w *world) {
+		sh := w.deps[0].Shards[0]
+		alice := w.browser(sh, "locked", 440)
+		if err := sh.XMPP.SetPassword("locked", "tulip"); err != nil {
+			t.Fatal(err)
 		}
-	}
-	c, err := p.Call(w.ctx, siptest.CallOptions{
-		URI: w.uri("x"), Tone: 1000,
-		Headers: map[string]string{"Jitsi-Conference-Room": "locked", "Jitsi-Conference-Room-Pass": "tulip"},
+		p := w.phone(siptest.PhoneOptions{})
+		for _, pass := range []string{"", "rose"} {
+			e := w.refused(p, with(w.headers("locked"), "X-Room-Pass", pass))
+			if e.Code != 403 || !strings.Contains(e.Headers["Reason"], "password") {
+				t.Errorf("password %q: %d, Reason %q", pass, e.Code, e.Headers["Reason"])
+			}
+		}
+		c, err := p.Call(w.ctx, siptest.CallOptions{
+			URI: w.uri("x"), Tone: 1000,
+			Headers: map[string]string{"Jitsi-Conference-Room": "locked@conference." + sh.Domain(), "Jitsi-Conference-Room-Pass": "tulip"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.hear("the participant", alice, 1000)
+		c.Hangup(w.ctx)
+		w.gone()
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.hear("the participant", alice, 1000)
-	c.Hangup(w.ctx)
-	w.gone()
 }
 
 func TestLobby(t *testing.T) {
@@ -84,39 +85,40 @@ func TestLobby(t *testing.T) {
 	for _, admit := range []bool{true, false} {
 		t.Run(map[bool]string{true: "admitted", false: "denied"}[admit], func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, worldOptions{shards: 2})
-			sh := w.deps[0].Shards[1]
-			alice := w.browser(sh, "quiet", 440)
-			if err := sh.XMPP.EnableLobby("quiet", true); err != nil {
-				t.Fatal(err)
-			}
-			// Whoever waits in the lobby is answered, and told so.
-			c := w.call(w.phone(siptest.PhoneOptions{}), "quiet", 1000)
-			w.speech(c)
-			w.await("the caller is in the lobby", func() bool { return len(sh.XMPP.Occupants("quiet@lobby."+sh.Domain())) > 0 })
-			waiting := sh.XMPP.Occupants("quiet@lobby." + sh.Domain())
-			if !admit {
-				if err := sh.XMPP.Deny("quiet", waiting[0].Nick); err != nil {
+			bothWays(t, worldOptions{shards: 2}, "quiet", func(t *testing.T, w *world) {
+				sh := w.deps[0].Shards[1]
+				alice := w.browser(sh, "quiet", 440)
+				if err := sh.XMPP.EnableLobby("quiet", true); err != nil {
 					t.Fatal(err)
 				}
-				select {
-				case e := <-c.Ended():
-					if !e.ByPeer || !strings.Contains(e.Reason, "refused") {
-						t.Errorf("ended by %+v", e)
+				// Whoever waits in the lobby is answered, and told so.
+				c := w.call(w.phone(siptest.PhoneOptions{}), "quiet", 1000)
+				w.speech(c)
+				w.await("the caller is in the lobby", func() bool { return len(sh.XMPP.Occupants("quiet@lobby."+sh.Domain())) > 0 })
+				waiting := sh.XMPP.Occupants("quiet@lobby." + sh.Domain())
+				if !admit {
+					if err := sh.XMPP.Deny("quiet", waiting[0].Nick); err != nil {
+						t.Fatal(err)
 					}
-				case <-w.ctx.Done():
-					t.Fatal("a caller who was refused is not hung up on")
+					select {
+					case e := <-c.Ended():
+						if !e.ByPeer || !strings.Contains(e.Reason, "refused") {
+							t.Errorf("ended by %+v", e)
+						}
+					case <-w.ctx.Done():
+						t.Fatal("a caller who was refused is not hung up on")
+					}
+					w.gone()
+					return
 				}
+				if err := sh.XMPP.Admit("quiet", waiting[0].Nick); err != nil {
+					t.Fatal(err)
+				}
+				w.hear("the phone", c, 440)
+				w.hear("the participant", alice, 1000)
+				c.Hangup(w.ctx)
 				w.gone()
-				return
-			}
-			if err := sh.XMPP.Admit("quiet", waiting[0].Nick); err != nil {
-				t.Fatal(err)
-			}
-			w.hear("the phone", c, 440)
-			w.hear("the participant", alice, 1000)
-			c.Hangup(w.ctx)
-			w.gone()
+			})
 		})
 	}
 }
@@ -240,38 +242,39 @@ func TestSameRoomInTwoDeployments(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{shards: 2, trunk: "max_calls = 1"})
-	p := w.phone(siptest.PhoneOptions{})
-	for _, tt := range []struct {
-		name    string
-		headers map[string]string
-		code    int
-		text    string
-	}{
-		{"no room", nil, 404, "room"},
-		{"empty room", map[string]string{"X-Room-Name": " "}, 404, "room"},
-		{"another domain", map[string]string{"X-Room-Name": "a@conference.elsewhere.example"}, 404, "elsewhere"},
-		{"unknown shard", map[string]string{"X-Room-Name": "a", "X-Shard": "shard-9"}, 404, "shard-9"},
-	} {
-		e := w.refused(p, tt.headers)
-		if e.Code != tt.code || !strings.Contains(strings.ToLower(e.Headers["Reason"]), tt.text) {
-			t.Errorf("%s: %d, Reason %q", tt.name, e.Code, e.Headers["Reason"])
+	bothWays(t, worldOptions{shards: 2, trunk: "max_calls = 1"}, "busy", func(t *testing.T, w *world) {
+		p := w.phone(siptest.PhoneOptions{})
+		for _, tt := range []struct {
+			name    string
+			headers map[string]string
+			code    int
+			text    string
+		}{
+			{"no room", nil, 404, "room"},
+			{"empty room", map[string]string{"X-Room-Name": " "}, 404, "room"},
+			{"another domain", map[string]string{"X-Room-Name": "a@conference.elsewhere.example"}, 404, "elsewhere"},
+			{"unknown shard", with(w.headers("a"), "X-Shard", "shard-9"), 404, "shard-9"},
+		} {
+			e := w.refused(p, tt.headers)
+			if e.Code != tt.code || !strings.Contains(strings.ToLower(e.Headers["Reason"]), tt.text) {
+				t.Errorf("%s: %d, Reason %q", tt.name, e.Code, e.Headers["Reason"])
+			}
 		}
-	}
-	w.browser(w.deps[0].Shards[0], "busy", 440)
-	c := w.call(p, "busy", 1000)
-	if e := w.refused(p, map[string]string{"X-Room-Name": "busy"}); e.Code != 480 {
-		t.Errorf("over the trunk's limit: %d", e.Code)
-	}
-	ctx, cancel := context.WithCancel(w.ctx)
-	drained := make(chan struct{})
-	go func() { w.gw.Drain(ctx); close(drained) }()
-	w.await("draining", w.gw.Draining)
-	if e := w.refused(p, map[string]string{"X-Room-Name": "busy"}); e.Code != 503 || e.Headers["Retry-After"] == "" {
-		t.Errorf("while draining: %d, Retry-After %q", e.Code, e.Headers["Retry-After"])
-	}
-	w.hear("the phone, while draining,", c, 440)
-	c.Hangup(w.ctx)
-	<-drained
-	cancel()
+		w.browser(w.deps[0].Shards[0], "busy", 440)
+		c := w.call(p, "busy", 1000)
+		if e := w.refused(p, w.headers("busy")); e.Code != 480 {
+			t.Errorf("over the trunk's limit: %d", e.Code)
+		}
+		ctx, cancel := context.WithCancel(w.ctx)
+		drained := make(chan struct{})
+		go func() { w.gw.Drain(ctx); close(drained) }()
+		w.await("draining", w.gw.Draining)
+		if e := w.refused(p, w.headers("busy")); e.Code != 503 || e.Headers["Retry-After"] == "" {
+			t.Errorf("while draining: %d, Retry-After %q", e.Code, e.Headers["Retry-After"])
+		}
+		w.hear("the phone, while draining,", c, 440)
+		c.Hangup(w.ctx)
+		<-drained
+		cancel()
+	})
 }

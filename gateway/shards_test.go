@@ -73,95 +73,98 @@ func (w *world) shardStatus(shard string) brewery.ShardStatus {
 // callers, dialled from, kept over reloads, and its calls outlive it.
 func TestShardsOverHTTP(t *testing.T) {
 	t.Parallel()
-	w, p := dialWorld(t, worldOptions{shards: 2, options: quick()}, anyNumber)
-	more, err := jitsitest.NewShard(jitsitest.ShardOptions{Name: "shard-9", XMPP: xmppd.Options{Accounts: map[string]string{"gateway": "secret"}},
-		Jicofo: jicofo.Options{Brewery: "jigasibrewery@internal.auth.meet.example"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { more.Close() })
-	w.list("shard-1", "shard-2")
-	account := map[string]any{
-		"id": "acc-9", "ACCOUNT_UID": "Jabber:gateway@auth.meet.example@acc-9", "USER_ID": "gateway@auth.meet.example", "PASSWORD": "secret",
-		"BOSH_URL": more.BOSHURL(), "BREWERY": "JigasiBrewery@internal.auth.meet.example", "DOMAIN_BASE": "meet.example", "HEADER_VALUE": "shard-9",
-		"BOSH_URL_PATTERN": "https://{host}{subdomain}/http-bind?room={roomName}", "IS_SERVER_OVERRIDDEN": "true", "AUTO_GENERATE_RESOURCE": "true",
-	}
-	for range 2 { // the second changes nothing
-		if code, body := w.muc("add", account); code != 200 {
-			t.Fatalf("add: %d %s", code, body)
+	dialBothWays(t, worldOptions{shards: 2, options: quick()}, anyNumber, "there", func(t *testing.T, w *world) {
+		domain, all := w.deps[0].Shards[0].Domain(), w.shardNames()
+		second := all[1]
+		more, err := jitsitest.NewShard(jitsitest.ShardOptions{Name: "shard-9", Domain: domain, XMPP: xmppd.Options{Accounts: map[string]string{"gateway": "secret"}},
+			Jicofo: jicofo.Options{Brewery: "jigasibrewery@internal.auth." + domain}})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	w.await("the shard's brewery", func() bool {
-		s := w.shardStatus("acc-9")
-		gs := more.Focus.Gateways()
-		return s.Brewery == brewery.BreweryJoined && s.Mismatch == "" && len(gs) == 1 && gs[0].Stats["supports_sip"] == "true"
+		t.Cleanup(func() { more.Close() })
+		w.list(all...)
+		account := map[string]any{
+			"id": "acc-9", "ACCOUNT_UID": "Jabber:gateway@auth." + domain + "@acc-9", "USER_ID": "gateway@auth." + domain, "PASSWORD": "secret",
+			"BOSH_URL": more.BOSHURL(), "BREWERY": "JigasiBrewery@internal.auth." + domain, "DOMAIN_BASE": domain, "HEADER_VALUE": "shard-9",
+			"BOSH_URL_PATTERN": "https://{host}{subdomain}/http-bind?room={roomName}", "IS_SERVER_OVERRIDDEN": "true", "AUTO_GENERATE_RESOURCE": "true",
+		}
+		for range 2 { // the second changes nothing
+			if code, body := w.muc("add", account); code != 200 {
+				t.Fatalf("add: %d %s", code, body)
+			}
+		}
+		w.await("the shard's brewery", func() bool {
+			s := w.shardStatus("acc-9")
+			gs := more.Focus.Gateways()
+			return s.Brewery == brewery.BreweryJoined && s.Mismatch == "" && len(gs) == 1 && gs[0].Stats["supports_sip"] == "true"
+		})
+		connected := w.gw.Brewery().Stats().Connected
+		w.reload()
+		w.list(append(all[:len(all):len(all)], "acc-9")...)
+		if n := w.gw.Brewery().Stats().Connected; n != connected {
+			t.Errorf("%d sessions were opened by a reload", n-connected)
+		}
+
+		// Out of it, and into it.
+		alice := w.browser(more, "there", 440)
+		if a := w.ask(alice, more, "there", "112"); !contains(a, "xmpp:there@conference."+domain+"/") {
+			t.Errorf("dial: %s", a)
+		}
+		in := w.rings(w.callee)
+		out, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.both(alice, out)
+		if err := out.Hangup(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.gone()
+		c := w.call(w.phone(siptest.PhoneOptions{}), "there", 1500)
+		w.hear("the phone", c, 440)
+
+		// Removed, it takes no new calls and keeps the one it has.
+		if code, body := w.muc("remove", map[string]string{"id": "acc-9"}); code != 200 {
+			t.Errorf("remove: %d %s", code, body)
+		}
+		w.list(all...)
+		w.await("the brewery left", func() bool { return len(more.Focus.Gateways()) == 0 })
+		if s := w.shardStatus("acc-9"); s.State != brewery.Removed || s.Calls != 1 {
+			t.Errorf("removed: %+v", s)
+		}
+		w.reload()
+		w.hear("the participant", alice, 1500)
+		w.hear("the phone", c, 440)
+		w.hangup(c)
+		w.await("the shard forgotten", func() bool { return w.shardStatus("acc-9").Shard == "" })
+		if code, _ := w.muc("remove", map[string]string{"id": "acc-9"}); code != 400 {
+			t.Errorf("removed twice: %d", code)
+		}
+
+		// One of the files goes, stays away over a reload, and comes back.
+		if code, body := w.muc("remove", map[string]string{"id": second}); code != 200 {
+			t.Errorf("remove: %d %s", code, body)
+		}
+		w.reload()
+		w.list(slices.Delete(slices.Clone(all), 1, 2)...)
+		own := map[string]string{"id": second, "USER_ID": "gateway@auth." + domain, "PASSWORD": "secret", "BREWERY": "jigasibrewery@internal.auth." + domain}
+		if code, body := w.muc("add", own); code != 200 {
+			t.Errorf("add: %d %s", code, body)
+		}
+		w.list(all...)
+		w.await(second+" up as the files have it", func() bool { return w.shardStatus(second).Brewery == brewery.BreweryJoined })
+
+		// What cannot be is refused and changes nothing.
+		account["BOSH_URL"] = w.deps[0].Shards[0].BOSHURL()
+		if code, body := w.muc("add", account); code != 400 || !contains(body, "stands already") {
+			t.Errorf("an address twice: %d %s", code, body)
+		}
+		delete(account, "PASSWORD")
+		if code, body := w.muc("add", account); code != 400 || !contains(body, "PASSWORD") {
+			t.Errorf("no password: %d %s", code, body)
+		}
+		w.list(all...)
 	})
-	connected := w.gw.Brewery().Stats().Connected
-	w.reload()
-	w.list("shard-1", "shard-2", "acc-9")
-	if n := w.gw.Brewery().Stats().Connected; n != connected {
-		t.Errorf("%d sessions were opened by a reload", n-connected)
-	}
-
-	// Out of it, and into it.
-	alice := w.browser(more, "there", 440)
-	if a := w.ask(alice, more, "there", "112"); !contains(a, "xmpp:there@conference.meet.example/") {
-		t.Errorf("dial: %s", a)
-	}
-	in := w.rings(p)
-	out, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.both(alice, out)
-	if err := out.Hangup(w.ctx); err != nil {
-		t.Fatal(err)
-	}
-	w.gone()
-	c := w.call(w.phone(siptest.PhoneOptions{}), "there", 1500)
-	w.hear("the phone", c, 440)
-
-	// Removed, it takes no new calls and keeps the one it has.
-	if code, body := w.muc("remove", map[string]string{"id": "acc-9"}); code != 200 {
-		t.Errorf("remove: %d %s", code, body)
-	}
-	w.list("shard-1", "shard-2")
-	w.await("the brewery left", func() bool { return len(more.Focus.Gateways()) == 0 })
-	if s := w.shardStatus("acc-9"); s.State != brewery.Removed || s.Calls != 1 {
-		t.Errorf("removed: %+v", s)
-	}
-	w.reload()
-	w.hear("the participant", alice, 1500)
-	w.hear("the phone", c, 440)
-	w.hangup(c)
-	w.await("the shard forgotten", func() bool { return w.shardStatus("acc-9").Shard == "" })
-	if code, _ := w.muc("remove", map[string]string{"id": "acc-9"}); code != 400 {
-		t.Errorf("removed twice: %d", code)
-	}
-
-	// One of the files goes, stays away over a reload, and comes back.
-	if code, body := w.muc("remove", map[string]string{"id": "shard-2"}); code != 200 {
-		t.Errorf("remove: %d %s", code, body)
-	}
-	w.reload()
-	w.list("shard-1")
-	own := map[string]string{"id": "shard-2", "USER_ID": "gateway@auth.meet.example", "PASSWORD": "secret", "BREWERY": "jigasibrewery@internal.auth.meet.example"}
-	if code, body := w.muc("add", own); code != 200 {
-		t.Errorf("add: %d %s", code, body)
-	}
-	w.list("shard-1", "shard-2")
-	w.await("shard-2 up as the files have it", func() bool { return w.shardStatus("shard-2").Brewery == brewery.BreweryJoined })
-
-	// What cannot be is refused and changes nothing.
-	account["BOSH_URL"] = w.deps[0].Shards[0].BOSHURL()
-	if code, body := w.muc("add", account); code != 400 || !contains(body, "stands already") {
-		t.Errorf("an address twice: %d %s", code, body)
-	}
-	delete(account, "PASSWORD")
-	if code, body := w.muc("add", account); code != 400 || !contains(body, "PASSWORD") {
-		t.Errorf("no password: %d %s", code, body)
-	}
-	w.list("shard-1", "shard-2")
 }
 
 // buffer is written by the gateway and read by the test.

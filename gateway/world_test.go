@@ -31,8 +31,9 @@ type world struct {
 	path string
 	o    worldOptions
 
-	moved   bool // sessions were replaced: requests about the old ones may have crossed that
-	decoyed bool // somebody says decoyTone where nobody of the test may hear it
+	moved   bool           // sessions were replaced: requests about the old ones may have crossed that
+	callee  *siptest.Phone // that the trunk leads to, in a world of dialWorld
+	decoyed bool           // somebody says decoyTone where nobody of the test may hear it
 }
 
 type worldOptions struct {
@@ -45,7 +46,9 @@ type worldOptions struct {
 	http     string                        // further keys of [http]
 	sip      string                        // further keys of [sip]
 	trunk    string                        // further keys of [[trunk]]
-	more     string                        // further tables
+	more     string                        // further tables; {first} is before the names of the first deployment's shards
+	token    string                        // of participants
+	serial   bool                          // bothWays runs one after the other
 	listen   []string                      // default UDP and TCP of 127.0.0.1
 	bind     string                        // of media, default 127.0.0.1; "all": all addresses
 	media    string                        // further keys of [media]
@@ -64,15 +67,33 @@ type worldOptions struct {
 // be heard nor hear.
 func bothWays(t *testing.T, o worldOptions, room string, test func(t *testing.T, w *world)) {
 	t.Helper()
+	startBothWays(t, o, room, newWorld, test)
+}
+
+// dialBothWays is bothWays in a world of dialWorld.
+func dialBothWays(t *testing.T, o worldOptions, rules, room string, test func(t *testing.T, w *world)) {
+	t.Helper()
+	startBothWays(t, o, room, func(t *testing.T, o worldOptions) *world {
+		w, _ := dialWorld(t, o, rules)
+		return w
+	}, test)
+}
+
+func startBothWays(t *testing.T, o worldOptions, room string, start func(*testing.T, worldOptions) *world, test func(t *testing.T, w *world)) {
+	t.Helper()
 	t.Run("one deployment", func(t *testing.T) {
-		t.Parallel()
-		test(t, newWorld(t, o))
+		if !o.serial {
+			t.Parallel()
+		}
+		test(t, start(t, o))
 	})
 	t.Run("two deployments", func(t *testing.T) {
-		t.Parallel()
+		if !o.serial {
+			t.Parallel()
+		}
 		o := o
 		o.two = true
-		w := newWorld(t, o)
+		w := start(t, o)
 		decoy := w.browser(w.deps[1].Shards[0], room, decoyTone)
 		w.decoyed = true
 		test(t, w)
@@ -195,12 +216,12 @@ func (w *world) write(without string) {
 				fmt.Fprintf(&b, "username = \"gateway\"\npassword = %q\n", password)
 			}
 		}
-		if len(w.deps) == 1 {
+		if len(w.deps) == 1 && !contains(trunk, "deployment =") {
 			trunk = "deployment = \"dep1\"\n" + trunk
 		}
 	}
 	fmt.Fprintf(&b, "[[trunk]]\nname = \"ipbx\"\nmatch = [%q]\ncodecs = [\"opus\", \"g722\", \"pcma\", \"pcmu\"]\n%s\n", cmp.Or(w.o.match, "127.0.0.1"), trunk)
-	b.WriteString(w.o.more)
+	b.WriteString(strings.ReplaceAll(w.o.more, "{first}", w.prefix(0)))
 	if err := os.WriteFile(w.path, []byte(b.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -211,6 +232,16 @@ func (w *world) url(s *jitsitest.Shard) string {
 		return w.o.url(s)
 	}
 	return s.BOSHURL()
+}
+
+// shardNames are those of all shards, as the configuration has them.
+func (w *world) shardNames() (names []string) {
+	for i, d := range w.deps {
+		for _, sh := range d.Shards {
+			names = append(names, w.prefix(i)+sh.Name)
+		}
+	}
+	return names
 }
 
 // prefix makes the names of the shards of several deployments differ.
@@ -236,7 +267,7 @@ func (w *world) await(what string, ok func() bool) {
 func (w *world) browser(s *jitsitest.Shard, room string, tone int) *jitsitest.Browser {
 	w.t.Helper()
 	b, err := jitsitest.JoinBrowser(w.ctx, jitsitest.BrowserOptions{
-		URL: s.BOSHURL(), Domain: s.Domain(), MUC: "conference." + s.Domain(), Room: room, Tone: tone,
+		URL: s.BOSHURL(), Domain: s.Domain(), MUC: "conference." + s.Domain(), Room: room, Tone: tone, Token: w.o.token,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -134,7 +134,7 @@ func TestDialsUnderRestarts(t *testing.T) {
 		}
 		defer phone.Close()
 		_, address, _ := strings.Cut(phone.URI("x"), "@")
-		o := &worldOptions{header: true, brewery: true, gateway: `alone_answer = "0s"`, rooms: []string{"standup"}, timeout: 10 * time.Minute,
+		o := &worldOptions{header: true, brewery: true, gateway: `empty_grace = "10m"`, rooms: []string{"standup"}, timeout: 10 * time.Minute,
 			trunks: fmt.Sprintf("[[trunk]]\nname = \"out\"\naddress = \"sip:%s\"\n[[dial]]\nname = \"any\"\npattern = '\\d+'\ntrunks = [\"out\"]\n", address)}
 		w := build(t, l, o)
 		restarted, other := o.places["standup"][0], o.places["standup"][1]
