@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -35,30 +36,10 @@ type callee struct {
 const sippScenarios = "../sip/testdata/sipp"
 
 // start starts sipp.
-func (c *callee) start(t *testing.T, ctx context.Context, sipp string) {
+func (c *callee) start(t *testing.T, ctx context.Context) {
 	t.Helper()
-	file, err := filepath.Abs(c.scenario)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c.port = freePort(t)
-	cmd := exec.CommandContext(ctx, sipp, "-sf", file, "-t", "u1", "-m", "1", "-i", "127.0.0.1", "-p", c.port, "-s", c.service,
-		"-nostdin", "-timeout", "50s", "-timeout_error", "-recv_timeout", "40000", "-trace_err")
-	cmd.Dir = t.TempDir()
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c.done = make(chan error, 1)
-	go func() {
-		err := cmd.Wait()
-		if err != nil {
-			logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
-			err = fmt.Errorf("sipp: %w\n%s\n%s", err, logs, out.String()[max(0, out.Len()-1500):])
-		}
-		c.done <- err
-	}()
+	c.done = playSIPp(t, ctx, c.scenario, c.port, "-s", cmp.Or(c.service, "service"))
 	n, _ := strconv.Atoi(c.port)
 	for listens := fmt.Sprintf("0100007F:%04X 00000000:0000", n); ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		if b, err := os.ReadFile("/proc/net/udp"); err != nil || strings.Contains(string(b), listens) {
@@ -66,6 +47,40 @@ func (c *callee) start(t *testing.T, ctx context.Context, sipp string) {
 		}
 	}
 	t.Fatal("sipp does not listen")
+}
+
+// playSIPp has sipp play a scenario once.
+func playSIPp(t *testing.T, ctx context.Context, scenario, port string, more ...string) (done chan error) {
+	t.Helper()
+	file, err := filepath.Abs(scenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, needtool.Path(t, "sipp"), append([]string{"-sf", file, "-t", "u1", "-m", "1", "-i", "127.0.0.1", "-p", port,
+		"-nostdin", "-timeout", "50s", "-timeout_error", "-recv_timeout", "40000", "-trace_err"}, more...)...)
+	cmd.Dir = t.TempDir()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done = make(chan error, 1)
+	go func() {
+		err := cmd.Wait()
+		if err != nil {
+			logs, _ := exec.Command("sh", "-c", "cat "+cmd.Dir+"/*errors.log").Output()
+			err = fmt.Errorf("sipp: %w\n%s\n%s", err, logs, out.String()[max(0, out.Len()-1500):])
+		}
+		done <- err
+	}()
+	t.Cleanup(func() {
+		select {
+		case err := <-done:
+			t.Log(err)
+		default:
+		}
+	})
+	return done
 }
 
 // config is the trunk to sipp and the rule for its number.
@@ -89,9 +104,8 @@ func freePort(t *testing.T) string {
 // with a ref, the participant sees how the call goes, and nothing is left.
 func TestDialSIPp(t *testing.T) {
 	t.Parallel()
-	sipp := needtool.Path(t, "sipp")
 	sip := func(name string) string { return filepath.Join(sippScenarios, "uas_"+name+".xml") }
-	const moved = "testdata/moved.xml"
+	const moved, movedPermanently = "testdata/moved.xml", "testdata/moved-permanently.xml"
 	begin := []string{"Initializing Call", "Calling"}
 	with := func(more ...string) []string { return append(slices.Clone(begin), more...) }
 	callees := []*callee{
@@ -105,6 +119,11 @@ func TestDialSIPp(t *testing.T) {
 		{name: "forty 180", scenario: sip("ringing"), dial: "107", number: "107", statuses: with("Ringing", "Connected"), hangup: true},
 		{name: "moved", scenario: moved, service: "+49-30-109", rule: "redirects = 1", dial: "108", number: "108", statuses: with("Ringing", "Connected"), hangup: true},
 		{name: "moved to", scenario: sip("answer"), number: "+4930109"},
+		{name: "reliable", scenario: sip("reliable"), trunk: "reliable = \"required\"\nearly_media = true", dial: "116", number: "116", statuses: with("Ringing", "Connected"), hangup: true},
+		{name: "not reliable", scenario: sip("reliable-refused"), trunk: `reliable = "required"`, dial: "117", number: "117", statuses: with("Rejected")},
+		{name: "moved for good", scenario: movedPermanently, service: "+49-30-114", rule: "redirects = 1", dial: "113", number: "113", statuses: with("Ringing", "Connected"), hangup: true},
+		{name: "moved for good to", scenario: sip("answer"), number: "+4930114"},
+		{name: "for good not followed", scenario: movedPermanently, service: "+49-30-114", dial: "115", number: "115", statuses: with("Rejected")},
 		{name: "not followed", scenario: moved, service: "+49-30-109", dial: "110", number: "110", statuses: with("Rejected")},
 		{name: "moved off", scenario: moved, service: "0900123", rule: "redirects = 5", dial: "111", number: "111", statuses: with("Rejected")},
 		{name: "no number", scenario: sip("redirect"), rule: "redirects = 5", dial: "112", number: "112", statuses: with("Rejected")},
@@ -117,7 +136,7 @@ func TestDialSIPp(t *testing.T) {
 	o.options.SIP.T1, o.options.SIP.T2 = time.Second, 4*time.Second
 	var config strings.Builder
 	for _, c := range callees {
-		c.start(t, ctx, sipp)
+		c.start(t, ctx)
 		config.WriteString(c.config())
 	}
 	w, p := dialWorld(t, o, config.String())
@@ -151,11 +170,84 @@ func TestDialSilentSIPp(t *testing.T) {
 	o.options.SIP.T1, o.options.SIP.T2 = 20*time.Millisecond, 160*time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c.start(t, ctx, needtool.Path(t, "sipp"))
+	c.start(t, ctx)
 	w, _ := dialWorld(t, o, c.config())
 	w.dialSIPp(c)
 	if err := <-c.done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTransferSIPp has sipp call rooms and pass its calls on to another sipp,
+// or to a second call of its own: it is told how that goes, and the room keeps
+// the occupant it had.
+func TestTransferSIPp(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, scenario, to string
+		callee             *callee // nil: the caller's own
+		named              string  // the occupant, in the end; "": the transfer fails
+	}{
+		{"blind", "refer", "201@pbx.example", &callee{name: "blind", scenario: filepath.Join(sippScenarios, "uas_answer.xml"), number: "201"}, "201"},
+		{"attended", "refer", "202@pbx.example?Replaces=consultation%40pbx%3Bto-tag%3Db%3Bfrom-tag%3Da",
+			&callee{name: "attended", scenario: "testdata/replacing.xml", number: "202"}, "202"},
+		{"busy", "refer-busy", "203@pbx.example", &callee{name: "busy", scenario: filepath.Join(sippScenarios, "uas_busy.xml"), number: "203"}, ""},
+		{"replaces", "replaces", "", nil, "Carol"},
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	o := worldOptions{shards: 1, trunk: "transfer = true\n"}
+	o.options.SIP.T1, o.options.SIP.T2 = time.Second, 4*time.Second // as above
+	var config strings.Builder
+	for _, tt := range tests {
+		if tt.callee != nil {
+			tt.callee.start(t, ctx)
+			config.WriteString(tt.callee.config())
+		}
+	}
+	w, p := dialWorld(t, o, config.String())
+	sh := w.deps[0].Shards[0]
+	for _, tt := range tests { // not in parallel: sipp does not wait for other tests
+		t.Run(tt.name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			room := w.browser(sh, tt.name, 620)
+			caller := playSIPp(t, ctx, "testdata/"+tt.scenario+".xml", freePort(t),
+				"-s", "conference", "-key", "room", tt.name, "-key", "to", tt.to, w.gw.SIPAddrs()[0].String())
+			var occupant string
+			w.await("the caller is in the room", func() bool {
+				occupant = strings.Join(room.Others(), " ")
+				return occupant != ""
+			})
+			if tt.named != "" {
+				w.named(room, tt.named)
+				if tt.callee != nil {
+					w.played(caller)
+				}
+				if now, calls := room.Others(), len(w.gw.Snapshot().Calls); !slices.Equal(now, []string{occupant}) || calls != 1 {
+					t.Errorf("in the room was %s, now %v; %d calls", occupant, now, calls)
+				}
+				if err := sh.XMPP.Kick(tt.name, occupant, ""); err != nil {
+					t.Error(err)
+				}
+			}
+			if tt.callee != nil {
+				w.played(tt.callee.done)
+			}
+			if tt.callee == nil || tt.named == "" {
+				w.played(caller)
+			}
+			w.alone(room)
+		})
+	}
+	silent(t, p)
+}
+
+// played awaits the end of a scenario.
+func (w *world) played(sipp <-chan error) {
+	w.t.Helper()
+	if err := <-sipp; err != nil {
+		w.t.Fatal(err)
 	}
 }
 

@@ -169,6 +169,7 @@ type Call struct {
 	aloneArmed, aloneMaxArmed, huntArmed bool
 	finish                               *ending
 	late                                 []*phone.Leg // whose answers crossed the end
+	kept                                 []any
 
 	emptyArmed bool
 
@@ -334,7 +335,8 @@ func (c *Call) step() bool {
 
 // terminate begins the end; false when nothing is left to wait for.
 func (c *Call) terminate(e ending, events []any) bool {
-	c.decline(events)
+	c.decline(append(c.kept, events...))
+	c.kept = nil
 	if c.finish != nil {
 		if e.phoneGone && !c.finish.phoneGone {
 			c.finish.phoneGone = true
@@ -426,7 +428,9 @@ func (c *Call) handle(e any) {
 	case goneEvent:
 		c.sideGone(e.side)
 	case referEvent:
-		c.referred(e)
+		if c.answer != answering || !c.keep(e) {
+			c.referred(e)
+		}
 	case allowedEvent:
 		c.transferAllowed(e)
 	case transferProgress:
@@ -434,8 +438,20 @@ func (c *Call) handle(e any) {
 	case transferredEvent:
 		c.transferred(e)
 	case replacedEvent:
-		c.replaced(e)
+		if c.answer != answering || c.out != nil || !c.keep(e) {
+			c.replaced(e)
+		}
 	}
+}
+
+// keep puts off what came right behind the ACK, until the call has heard that
+// it is answered; false: too much of it.
+func (c *Call) keep(e any) bool {
+	if len(c.kept) == 4 {
+		return false
+	}
+	c.kept = append(c.kept, e)
+	return true
 }
 
 // cleanup says the last word to the phone and releases everything.

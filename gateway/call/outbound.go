@@ -180,6 +180,8 @@ func (c *Call) dialed(e dialedEvent) {
 		return
 	}
 	c.answer = unanswered
+	c.decline(c.kept)
+	c.kept = nil
 	trunk := c.out.Targets[c.out.target].Trunk
 	c.log.Warn("not reached", "over", trunk, "err", e.err)
 	if !c.out.ringing && unreachable(e.err) && c.out.target+1 < len(c.out.Targets) && c.cur != nil {

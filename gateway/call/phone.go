@@ -84,6 +84,11 @@ func (c *Call) wasAnswered(err error) {
 		c.announce(media.PromptMuted)
 	}
 	c.refresh()
+	kept := c.kept
+	c.kept = nil
+	for _, e := range kept {
+		c.handle(e)
+	}
 }
 
 // refresh plays the prompt that fits the call's state, and publishes the state.
