@@ -118,7 +118,7 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	if err := SIPTransports(cfg.SIP, g.cfg.Load, &so); err != nil {
 		return err
 	}
-	so.Match = g.match
+	so.Match, so.Called = g.match, g.called
 	so.Accounts = func() []sip.Account { return *g.accounts.Load() }
 	so.BanAfter, so.BanTime = cfg.SIP.BanAfter, cfg.SIP.BanTime.Duration
 	so.UnknownSource = cfg.SIP.UnknownSource

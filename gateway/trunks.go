@@ -25,6 +25,15 @@ func (g *Gateway) match(src netip.AddrPort) (string, bool) {
 	return g.trunks.Match(src.Addr())
 }
 
+// called tells trunks behind one address apart: who calls what one of them has
+// registered there calls that one.
+func (g *Gateway) called(src netip.AddrPort, trunk, user string) string {
+	if name, ok := g.trunks.Called(src.Addr(), user); ok {
+		return name
+	}
+	return trunk
+}
+
 // accept puts those in force whom a trunk lets in by digest.
 func (g *Gateway) accept(cfg *config.Config) {
 	var list []sip.Account

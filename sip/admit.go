@@ -48,6 +48,10 @@ func (u *UA) admit(s source, a netip.AddrPort, response bool) bool {
 
 // take decides who serves a request that was read, or not quite: err says why.
 func (u *UA) take(f flow, s source, req *sip.Request, err error) {
+	if err == nil && s.known {
+		s.trunk = u.trunkOf(f, s, req)
+		f.trunk = s.trunk
+	}
 	if err == nil && s.known && !u.guarded(s.trunk) {
 		u.handleRequest(f, req)
 		return
@@ -65,6 +69,18 @@ func (u *UA) take(f flow, s source, req *sip.Request, err error) {
 		u.stats.malformed.Add(1)
 		u.refuse(f, s, req)
 	}
+}
+
+// trunkOf tells the trunks behind one address apart: what belongs to a dialog is
+// of its trunk, what begins one of the trunk that is called.
+func (u *UA) trunkOf(f flow, s source, req *sip.Request) string {
+	if to := req.To(); to != nil && param(to.Params, "tag") != "" {
+		if d := u.dialog(req); d != nil && d.f.near(f) {
+			return d.f.trunk
+		}
+		return s.trunk
+	}
+	return u.o.Called(f.peer, s.trunk, unescapeUser(req.Recipient.User))
 }
 
 // screen serves a request if it belongs to what we have with the peer already,

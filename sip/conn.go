@@ -39,8 +39,9 @@ type conn struct {
 
 	stranger atomic.Bool // counted in UA.strangers
 	heard    atomic.Int64
-	pinging  atomic.Bool // a ping waits for its answer
-	pongs    atomic.Bool // the peer answers pings
+	pinging  atomic.Bool  // a ping waits for its answer
+	pongs    atomic.Bool  // the peer answers pings
+	seen     atomic.Value // netip.AddrPort: our address as the peer sees it
 
 	writing sync.Mutex
 }

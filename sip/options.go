@@ -24,6 +24,11 @@ type Options struct {
 	// datagram is parsed, and when a connection is accepted. nil: everyone is
 	// let in, with an empty trunk name.
 	Match func(source netip.AddrPort) (trunk string, ok bool)
+	// Called names the trunk of a request that begins something, of several
+	// behind one source address: by the user part of its Request-URI, which is
+	// that of the Contact a trunk has registered. It is given the trunk of Match,
+	// and may return that. nil: always that.
+	Called func(source netip.AddrPort, trunk, user string) string
 	// ClientTLS returns the settings of connections of ours over tls and wss,
 	// for the peers of a trunk; it is asked for each. Where they name no server,
 	// that of the URI counts. nil: what the system trusts.
@@ -144,6 +149,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Match == nil {
 		o.Match = func(netip.AddrPort) (string, bool) { return "", true }
+	}
+	if o.Called == nil {
+		o.Called = func(_ netip.AddrPort, trunk, _ string) string { return trunk }
 	}
 	if o.AdvertiseFor == nil {
 		o.AdvertiseFor = func(string) string { return "" }

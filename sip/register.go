@@ -58,7 +58,8 @@ func (u *UA) Register(ctx context.Context, o RegisterOptions) {
 	}
 	o = r.o
 	var state Registration
-	for pause := time.Duration(0); ; {
+	var pause, again time.Duration // after failures, after lost connections
+	for {
 		granted, err := r.register(ctx, r.o.Expires)
 		if ctx.Err() != nil {
 			break
@@ -81,10 +82,27 @@ func (u *UA) Register(ctx context.Context, o RegisterOptions) {
 			}
 		}
 		o.Changed(state)
-		if !r.sleep(ctx, wait, state.Until, func() {
+		expired := func() {
 			state.Until = time.Time{}
 			o.Changed(state)
-		}) {
+		}
+		begun := u.now()
+		ok, lost := r.sleep(ctx, wait, state.Until, expired)
+		if lost {
+			// Calls come over that connection: we register anew over another, soon,
+			// but not at once with everybody else whose proxy has restarted, and
+			// ever more slowly where connections do not last.
+			lived := u.now().Sub(begun)
+			if lived > o.MaxRetry {
+				again = 0
+			}
+			again = min(max(2*again, o.Retry), o.MaxRetry)
+			soon := time.Duration(rand.Float64() * float64(again))
+			u.log.Info("sip: the connection of a registration is lost", "trunk", o.Trunk, "peer", r.at, "err", r.flow.conn.why(), "again", soon)
+			r.flow = flow{}
+			ok, _ = r.sleep(ctx, min(soon, wait-lived), state.Until, expired)
+		}
+		if !ok {
 			break
 		}
 	}
@@ -119,7 +137,9 @@ type registration struct {
 	seq   uint32
 	auth  credentials
 	at    netip.AddrPort
-	bound bool // the registrar may have a binding of ours
+	flow  flow   // over which it was granted; the zero value: it was not
+	kept  string // Contact that the registrar has
+	bound bool   // the registrar may have a binding of ours
 }
 
 func (u *UA) newRegistration(o RegisterOptions) (*registration, error) {
@@ -180,8 +200,9 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 // is one.
 func (r *registration) registerAt(ctx context.Context, h hop, expires time.Duration) (time.Duration, *sip.Response, error) {
 	u := r.u
-	r.at = h.addr
+	r.at, r.flow = h.addr, flow{}
 	req, contact := r.request(h, expires)
+	moved := false
 	r.auth.reuse(req)
 	for longer := false; ; {
 		r.seq++
@@ -217,6 +238,16 @@ func (r *registration) registerAt(ctx context.Context, h hop, expires time.Durat
 		if granted <= 0 {
 			return 0, res, errors.New("sip: the registrar has not kept the registration")
 		}
+		r.kept = contact
+		if !moved && u.learn(h.f, res) {
+			// Calls do not reach what we have registered, but where it came from.
+			moved = true
+			u.log.Info("sip: registering the address that the registrar sees", "trunk", r.o.Trunk, "peer", r.at)
+			req, contact = r.request(h, expires)
+			r.auth.reuse(req)
+			continue
+		}
+		r.flow = h.f
 		return granted, res, nil
 	}
 }
@@ -237,6 +268,9 @@ func (r *registration) request(h hop, expires time.Duration) (req *sip.Request, 
 	if expires >= 0 {
 		contact = h.f.contact(escapeUser(r.o.Contact))
 		appendHeader(req, Header{"Contact", contact})
+		if r.kept != "" && r.kept != contact { // in its place
+			appendHeader(req, Header{"Contact", r.kept + ";expires=0"})
+		}
 		appendHeader(req, expiresHeader(expires))
 	}
 	appendHeader(req, Header{"Allow", r.u.o.Policy(h.f.trunk).allow()})
@@ -271,11 +305,25 @@ func (r *registration) granted(res *sip.Response, contact string, asked time.Dur
 	return asked
 }
 
+// maxSilence is what a NAT keeps a binding for over UDP (RFC 5626 §4.4.2).
+const maxSilence = 29 * time.Second
+
 // sleep waits, and calls expired when a registration ends meanwhile. It
-// reports whether ctx has not ended.
-func (r *registration) sleep(ctx context.Context, d time.Duration, until time.Time, expired func()) bool {
+// reports whether ctx has not ended, and whether the connection is lost that
+// calls would come over. Over UDP it keeps the way open for them.
+func (r *registration) sleep(ctx context.Context, d time.Duration, until time.Time, expired func()) (ok, lost bool) {
 	wake := time.NewTimer(d)
 	defer wake.Stop()
+	var broken <-chan struct{}
+	var ping <-chan time.Time
+	switch {
+	case r.flow.conn != nil:
+		broken = r.flow.conn.done
+	case r.flow.ln != nil:
+		t := time.NewTicker(time.Duration((0.8 + 0.2*rand.Float64()) * float64(min(r.u.o.KeepAlive, maxSilence))))
+		defer t.Stop()
+		ping = t.C
+	}
 	var end <-chan time.Time
 	if left := until.Sub(r.u.now()); !until.IsZero() && left < d {
 		t := time.NewTimer(left)
@@ -285,14 +333,18 @@ func (r *registration) sleep(ctx context.Context, d time.Duration, until time.Ti
 	for {
 		select {
 		case <-wake.C:
-			return true
+			return true, false
+		case <-broken:
+			return true, true
+		case <-ping:
+			_ = r.flow.send([]byte("\r\n\r\n"), r.at)
 		case <-end:
 			end = nil
 			expired()
 		case <-ctx.Done():
-			return false
+			return false, false
 		case <-r.u.ctx.Done():
-			return false
+			return false, false
 		}
 	}
 }

@@ -225,6 +225,27 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Listeners refuse TLS before 1.2, whatever the peer would rather have.
+func TestOldTLS(t *testing.T) {
+	t.Parallel()
+	ours := newAuthority(t)
+	chain, key := ours.files(t.TempDir(), nil, "127.0.0.1")
+	server := load(t, chain, key, "").Server()
+	for _, network := range []string{"tls", "wss"} {
+		u := newUA(t, reject, only(network, server), patiently)
+		for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+			d := tls.Dialer{Config: &tls.Config{RootCAs: ours.pool(), MinVersion: version, MaxVersion: version}}
+			c, err := d.DialContext(testCtx(t), "tcp", u.Addrs()[0].String())
+			if err == nil {
+				_ = c.Close()
+			}
+			if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "protocol version") {
+				t.Errorf("%s over %s: %v", tls.VersionName(version), network, err)
+			}
+		}
+	}
+}
+
 // A new certificate is shown as soon as its files are there, and while only
 // half of it is, the old one.
 func TestCertificateReload(t *testing.T) {

@@ -135,6 +135,9 @@ func (f flow) sentBy() (host string, port int) {
 	if adv := f.advertised(); adv.host != "" {
 		return adv.host, int(a.Port())
 	}
+	if seen := f.seen(); seen.IsValid() {
+		a = seen
+	}
 	return a.Addr().String(), int(a.Port())
 }
 

@@ -24,6 +24,7 @@ type UA struct {
 	listeners []*listener
 	invalid   string // our host in what goes out over WebSocket (RFC 7118 §5.2)
 	failing   failing
+	seen      sync.Map // seenKey to netip.AddrPort; of registrars and proxies
 
 	trunkLimit, strangerLimit *limiter
 	record                    *record

@@ -51,6 +51,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// contact is the user part of a Contact at the address of a registrar.
+type contact struct {
+	addr netip.Addr
+	user string
+}
+
 // Set is the trunks of a configuration at run time. Its methods are safe for
 // concurrent use; those that ask may be called before Start.
 type Set struct {
@@ -60,6 +66,8 @@ type Set struct {
 	// addresses of registrars and what is behind them; read for every packet
 	// of an unknown source.
 	addresses atomic.Pointer[map[netip.Addr]string]
+	// contacts are the trunks by what they register there.
+	contacts atomic.Pointer[map[contact]string]
 
 	mu     sync.Mutex
 	closed bool
@@ -72,6 +80,7 @@ type Set struct {
 func New(o Options) *Set {
 	s := &Set{o: o.withDefaults(), trunks: map[string]*trunk{}}
 	s.addresses.Store(&map[netip.Addr]string{})
+	s.contacts.Store(&map[contact]string{})
 	return s
 }
 
@@ -140,10 +149,17 @@ func (s *Set) Match(a netip.Addr) (name string, ok bool) {
 	return name, ok
 }
 
+// Called finds the trunk that registers at an address and whose Contact there
+// has that user part.
+func (s *Set) Called(a netip.Addr, user string) (name string, ok bool) {
+	name, ok = (*s.contacts.Load())[contact{a.Unmap().WithZone(""), user}]
+	return name, ok
+}
+
 // tellAddresses publishes the addresses of all trunks: of one that several
 // have, the first trunk counts. s.mu is held.
 func (s *Set) tellAddresses() {
-	all := map[netip.Addr]string{}
+	all, contacts := map[netip.Addr]string{}, map[contact]string{}
 	for _, name := range s.order {
 		t := s.trunks[name]
 		t.mu.Lock()
@@ -152,11 +168,16 @@ func (s *Set) tellAddresses() {
 				if _, taken := all[a]; !taken {
 					all[a] = name
 				}
+				c := contact{a, t.policy.contact()}
+				if _, taken := contacts[c]; !taken && c.user != "" {
+					contacts[c] = name
+				}
 			}
 		}
 		t.mu.Unlock()
 	}
 	s.addresses.Store(&all)
+	s.contacts.Store(&contacts)
 }
 
 // Down reports whether a trunk is known not to work.
@@ -202,6 +223,14 @@ func newPolicy(t *config.Trunk) policy {
 		p.domain = t.FromDomain
 	}
 	return p
+}
+
+// contact is the user part of the Contact that is registered, "" if none is.
+func (p policy) contact() string {
+	if len(p.registrars) == 0 {
+		return ""
+	}
+	return cmp.Or(p.username, p.user)
 }
 
 func (p policy) equal(q policy) bool {

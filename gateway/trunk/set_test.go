@@ -241,6 +241,34 @@ func TestRegistrations(t *testing.T) {
 	}
 }
 
+// Trunks that register at one address are told apart by what they register.
+func TestCalled(t *testing.T) {
+	t.Parallel()
+	u := newFakeUA()
+	u.names["sip:one"], u.names["sip:two"], u.names["sip:three"] = []string{"192.0.2.1"}, []string{"192.0.2.1"}, []string{"192.0.2.3"}
+	s := start(t, u, nil,
+		config.Trunk{Name: "one", Register: []string{"sip:one"}, Username: "4930100"},
+		config.Trunk{Name: "two", Register: []string{"sip:two"}, Username: "4930200"},
+		config.Trunk{Name: "three", Register: []string{"sip:three"}, FromUser: "4930300"},
+		config.Trunk{Name: "four", Register: []string{"sip:three"}, Username: "4930300"})
+	for _, tt := range []struct{ addr, user, want string }{
+		{"192.0.2.1", "4930100", "one"}, {"::ffff:192.0.2.1", "4930200", "two"}, {"192.0.2.3", "4930300", "three"},
+		{"192.0.2.3", "4930200", ""}, {"192.0.2.1", "4930300", ""}, {"192.0.2.1", "", ""}, {"192.0.2.9", "4930100", ""},
+	} {
+		await(t, tt.user+" at "+tt.addr+" is for "+tt.want, func() bool {
+			name, ok := s.Called(netip.MustParseAddr(tt.addr), tt.user)
+			return name == tt.want && ok == (tt.want != "")
+		})
+	}
+	if name, ok := s.Match(netip.MustParseAddr("192.0.2.1")); !ok || name != "one" {
+		t.Errorf("others are for %q", name)
+	}
+	s.Apply(&config.Config{Trunks: []config.Trunk{{Name: "one", Register: []string{"sip:one"}, Username: "4930100"}}})
+	if name, ok := s.Called(netip.MustParseAddr("192.0.2.1"), "4930200"); ok {
+		t.Errorf("a trunk that is gone: %q", name)
+	}
+}
+
 // A reload leaves alone what has not changed, and takes back what has before
 // it registers anew.
 func TestApply(t *testing.T) {

@@ -88,7 +88,7 @@ func (t *trunk) register(i int) {
 	o := t.set.o
 	t.set.ua.Register(t.ctx, sip.RegisterOptions{
 		Registrar: t.policy.registrars[i], User: t.policy.user, Host: t.policy.domain,
-		Username: t.policy.username, Password: t.policy.secret, Contact: t.policy.username,
+		Username: t.policy.username, Password: t.policy.secret, Contact: t.policy.contact(),
 		Route: t.policy.proxy, Trunk: t.policy.name, Expires: t.policy.expires,
 		Retry: o.Retry, MaxRetry: o.MaxRetry,
 		Changed: func(r sip.Registration) {
