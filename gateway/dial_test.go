@@ -10,6 +10,7 @@ import (
 
 	"brewline/gateway"
 	"brewline/internal/jitsitest"
+	"brewline/internal/jitsitest/lb"
 	"brewline/internal/siptest"
 )
 
@@ -208,6 +209,33 @@ func TestDialFromEveryShard(t *testing.T) {
 			w.gone()
 		})
 	}
+}
+
+// The shard that asked dies under the call, and the meeting comes to life again
+// on another than the balancer's choice at first: the callee is taken there.
+func TestCalleeFollowsTheMeeting(t *testing.T) {
+	t.Parallel()
+	const room = "phoenix"
+	dialBothWays(t, worldOptions{balancer: true, gateway: `empty_grace = "10m"`, options: quick()}, anyNumber, room, func(t *testing.T, w *world) {
+		d := w.deps[0]
+		d.Balancer.Stick("", room, d.Shards[0].Name)
+		alice := w.browser(d.Shards[0], room, 440)
+		w.refNick(w.ask(alice, d.Shards[0], room, "112"))
+		c, err := w.rings(w.callee).Answer(w.ctx, siptest.AnswerOptions{Tone: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.both(alice, c)
+		d.Shards[0].Kill()
+		d.Balancer.SetState(d.Shards[0].Name, lb.Down)
+		d.Balancer.Stick("", room, d.Shards[1].Name)
+		w.await("the callee is on the second shard", func() bool { return len(d.Shards[1].XMPP.Occupants(room+"@"+d.Shards[1].MUC())) == 2 })
+		bob := w.browser(d.Shards[2], room, 700)
+		w.hear("the callee", c, 700)
+		w.hear("the participant", bob, 1000)
+		w.await("the second room is left", func() bool { return len(d.Shards[1].XMPP.Occupants(room+"@"+d.Shards[1].MUC())) <= 1 })
+		w.hangup(c)
+	})
 }
 
 // What is going on is in every brewery: one process, one load.

@@ -1,81 +1,58 @@
 package call
 
-import (
-	"sync"
-
-	"brewline/media"
-)
-
-// audio lets one of a call's conference legs at a time be heard. A leg that is
-// only looking around keeps its transport until it is promoted.
-type audio struct {
-	bridge *media.Bridge
-
-	mu      sync.Mutex
-	current *legAudio
-}
+import "brewline/media"
 
 // legAudio is one conference leg's access to the call's audio; it implements
-// conference.Audio.
+// conference.Audio. A leg that is only looking around keeps its transport until
+// it is promoted.
 type legAudio struct {
-	a        *audio
-	waiting  *media.ConferenceLeg // connected, not attached
-	attached bool
+	bridge *media.Bridge
+	seat[media.ConferenceLeg]
 }
 
-func (a *audio) leg() *legAudio { return &legAudio{a: a} }
-
-// promote makes l the leg that is heard, and attaches it if it has connected.
-func (a *audio) promote(l *legAudio) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if old := a.current; old != nil && old != l && old.attached {
-		a.bridge.DetachConference()
-		old.attached = false
-	}
-	a.current = l
-	if w := l.waiting; w != nil {
-		l.waiting = nil
-		return l.attach(*w)
-	}
-	return nil
-}
-
-func (l *legAudio) attach(m media.ConferenceLeg) error {
-	if err := l.a.bridge.AttachConference(m); err != nil {
-		return err
-	}
-	l.attached = true
-	return nil
+func (c *Call) newLegAudio() *legAudio {
+	return &legAudio{c.bridge, seat[media.ConferenceLeg]{floor: &c.conferences}}
 }
 
 // Attach implements conference.Audio.
-func (l *legAudio) Attach(m media.ConferenceLeg) error {
-	l.a.mu.Lock()
-	defer l.a.mu.Unlock()
-	if l.a.current != l {
-		l.waiting = &m
-		return nil
-	}
-	return l.attach(m)
-}
+func (a *legAudio) Attach(l media.ConferenceLeg) error { return a.sit(l) }
 
 // Detach implements conference.Audio.
-func (l *legAudio) Detach(media.ConferenceLeg) {
-	l.a.mu.Lock()
-	defer l.a.mu.Unlock()
-	l.waiting = nil
-	if l.attached {
-		l.a.bridge.DetachConference()
-		l.attached = false
+func (a *legAudio) Detach(media.ConferenceLeg) { a.rise() }
+
+// DropSource implements conference.Audio.
+func (a *legAudio) DropSource(ssrc uint32) {
+	a.floor.mu.Lock()
+	defer a.floor.mu.Unlock()
+	if a.attached {
+		a.bridge.RemoveSource(ssrc)
 	}
 }
 
-// DropSource implements conference.Audio.
-func (l *legAudio) DropSource(ssrc uint32) {
-	l.a.mu.Lock()
-	defer l.a.mu.Unlock()
-	if l.attached {
-		l.a.bridge.RemoveSource(ssrc)
+// sideAudio is one phone's access to the call's audio; it implements
+// phone.Audio. A phone that is not current is attached when it becomes that.
+type sideAudio struct {
+	*media.Bridge
+	seat[media.PhoneLeg]
+}
+
+func (c *Call) newSideAudio() *sideAudio {
+	return &sideAudio{c.bridge, seat[media.PhoneLeg]{floor: &c.phones}}
+}
+
+// AttachPhone implements phone.Audio.
+func (a *sideAudio) AttachPhone(l media.PhoneLeg) error { return a.sit(l) }
+
+// UpdatePhone implements phone.Audio.
+func (a *sideAudio) UpdatePhone(send, receive bool) {
+	a.floor.mu.Lock()
+	defer a.floor.mu.Unlock()
+	if a.waiting != nil {
+		a.waiting.Send, a.waiting.Receive = send, receive
+	} else if a.attached {
+		a.Bridge.UpdatePhone(send, receive)
 	}
 }
+
+// DetachPhone implements phone.Audio.
+func (a *sideAudio) DetachPhone() { a.rise() }

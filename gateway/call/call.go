@@ -136,35 +136,35 @@ type Call struct {
 	info   atomic.Pointer[Info]
 
 	// Owned by run.
-	started    time.Time
-	side       *side // the phone
-	phones     phones
-	transfer   *transfer // nil: none is under way
-	releases   []func()  // of transfers that succeeded
-	out        *outbound // nil if the call came in
-	bridge     *media.Bridge
-	audio      *audio
-	cur        *leg // the conference leg that is heard
-	look       *leg // another one, looking around on another shard
-	legs       []*leg
-	lastShard  string
-	waiting    conference.WaitFor
-	ringing    bool
-	early      bool // the caller hears us before the answer
-	answer     answerState
-	answered   time.Time
-	muted      bool
-	digits     digits
-	star       bool // the last digit was a star
-	prompt     media.Prompt
-	announcing media.Prompt // said once in between
-	moves      int          // to other shards
-	moved      int          // of these, since the conference was lost
-	rejoins    int
-	lostAt     time.Time // of the conference, zero while there is a leg that joined
-	rejoinIn   time.Duration
-	huntIn     time.Duration
-	hunting    bool
+	started     time.Time
+	side        *side // the phone
+	phones      floor[media.PhoneLeg]
+	transfer    *transfer // nil: none is under way
+	releases    []func()  // of transfers that succeeded
+	out         *outbound // nil if the call came in
+	bridge      *media.Bridge
+	conferences floor[media.ConferenceLeg]
+	cur         *leg // the conference leg that is heard
+	look        *leg // another one, looking around on another shard
+	legs        []*leg
+	lastShard   string
+	waiting     conference.WaitFor
+	ringing     bool
+	early       bool // the caller hears us before the answer
+	answer      answerState
+	answered    time.Time
+	muted       bool
+	digits      digits
+	star        bool // the last digit was a star
+	prompt      media.Prompt
+	announcing  media.Prompt // said once in between
+	moves       int          // to other shards
+	moved       int          // of these, since the conference was lost
+	rejoins     int
+	lostAt      time.Time // of the conference, zero while there is a leg that joined
+	rejoinIn    time.Duration
+	huntIn      time.Duration
+	hunting     bool
 
 	aloneArmed, aloneMaxArmed, huntArmed bool
 	finish                               *ending
@@ -235,8 +235,8 @@ func Start(ctx context.Context, o Options) *Call {
 		rejoin: stoppedTimer(), watch: stoppedTimer(), farewell: stoppedTimer(),
 		invited: stoppedTimer(), empty: stoppedTimer(),
 	}
-	c.side = &side{audio: &sideAudio{phones: &c.phones}, place: place{o.Trunk, o.Carried}}
-	c.phones.current = c.side.audio
+	c.side = &side{audio: c.newSideAudio(), place: place{o.Trunk, o.Carried}}
+	c.phones.current = &c.side.audio.seat
 	c.publish("locating")
 	if o.Out != nil {
 		c.out = &outbound{Outbound: *o.Out}
@@ -274,7 +274,9 @@ func (c *Call) run() {
 		OnDigit: func(d media.Digit) { c.box.post(digitEvent{d.Key, wayOf(d), d.Duration}) },
 		OnKey:   func(d media.Digit) { c.box.post(keyEvent{d}) },
 	})
-	c.audio, c.side.audio.Bridge = &audio{bridge: c.bridge}, c.bridge
+	c.side.audio.Bridge = c.bridge
+	c.phones.attach, c.phones.detach = c.bridge.AttachPhone, c.bridge.DetachPhone
+	c.conferences.attach, c.conferences.detach = c.bridge.AttachConference, c.bridge.DetachConference
 	if c.out == nil {
 		c.takeIn()
 	} else {

@@ -58,7 +58,7 @@ func (c *Call) located(e locatedEvent) {
 			}
 		})
 	}
-	if err := c.audio.promote(l.audio); err != nil {
+	if err := l.audio.promote(); err != nil {
 		c.box.end(ending{end: EndNoMedia, detail: err})
 	}
 	c.refresh()
@@ -95,7 +95,7 @@ func (c *Call) startLeg(sh *brewery.Shard, loc brewery.Location) (*leg, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &leg{audio: c.audio.leg(), shard: sh, name: shardName(sh), since: time.Now()}
+	l := &leg{audio: c.newLegAudio(), shard: sh, name: shardName(sh), since: time.Now()}
 	o := c.o.Conference
 	o.Session = xo
 	o.Room = c.o.Deployment.RoomJID(c.o.Room, sh)
@@ -315,6 +315,9 @@ func (c *Call) lonely() bool {
 func (c *Call) watchAlone() {
 	if c.out != nil {
 		c.watchHumans()
+		if c.answer == isAnswered && c.rejoins > 0 {
+			c.watchLonely() // its shard was lost, and where it was taken nobody may come
+		}
 		return
 	}
 	c.watchLonely()
@@ -423,7 +426,7 @@ func (c *Call) worthMoving(l *leg) bool {
 func (c *Call) move(l *leg) {
 	old := c.cur
 	c.log.Info("moving the caller to the shard where the others are", "from", old.name, "shard", l.name)
-	if err := c.audio.promote(l.audio); err != nil {
+	if err := l.audio.promote(); err != nil {
 		c.log.Warn("moving failed", "err", err)
 		c.dropLook()
 		return

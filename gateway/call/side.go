@@ -1,11 +1,9 @@
 package call
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"brewline/gateway/phone"
-	"brewline/media"
 	"brewline/sip"
 )
 
@@ -84,7 +82,7 @@ type (
 
 // newSide makes a part for another phone, which is not heard yet.
 func (c *Call) newSide() *side {
-	s := &side{audio: &sideAudio{Bridge: c.bridge, phones: &c.phones}}
+	s := &side{audio: c.newSideAudio()}
 	s.spare.Store(true)
 	return s
 }
@@ -135,78 +133,5 @@ func (c *Call) reoffered(e reofferEvent) {
 		e.side.leg.Reoffer(e.r)
 	default:
 		e.r.Reject(491)
-	}
-}
-
-// phones lets one of a call's phones at a time be heard.
-type phones struct {
-	mu      sync.Mutex
-	current *sideAudio
-}
-
-// sideAudio is one phone's access to the call's audio; it implements
-// phone.Audio. A phone that is not current is attached when it becomes that.
-type sideAudio struct {
-	*media.Bridge
-	phones *phones
-
-	waiting  *media.PhoneLeg
-	attached bool
-}
-
-// promote makes a the phone that is heard, and attaches it if it is ready.
-func (a *sideAudio) promote() error {
-	a.phones.mu.Lock()
-	defer a.phones.mu.Unlock()
-	if old := a.phones.current; old != nil && old != a && old.attached {
-		a.Bridge.DetachPhone()
-		old.attached = false
-	}
-	a.phones.current = a
-	if w := a.waiting; w != nil {
-		a.waiting = nil
-		return a.attach(*w)
-	}
-	return nil
-}
-
-func (a *sideAudio) attach(l media.PhoneLeg) error {
-	if err := a.Bridge.AttachPhone(l); err != nil {
-		return err
-	}
-	a.attached = true
-	return nil
-}
-
-// AttachPhone implements phone.Audio.
-func (a *sideAudio) AttachPhone(l media.PhoneLeg) error {
-	a.phones.mu.Lock()
-	defer a.phones.mu.Unlock()
-	if a.phones.current != a {
-		a.waiting = &l
-		return nil
-	}
-	return a.attach(l)
-}
-
-// UpdatePhone implements phone.Audio.
-func (a *sideAudio) UpdatePhone(send, receive bool) {
-	a.phones.mu.Lock()
-	defer a.phones.mu.Unlock()
-	if a.waiting != nil {
-		a.waiting.Send, a.waiting.Receive = send, receive
-	} else if a.attached {
-		a.Bridge.UpdatePhone(send, receive)
-	}
-}
-
-// DetachPhone implements phone.Audio.
-func (a *sideAudio) DetachPhone() {
-	a.phones.mu.Lock()
-	defer a.phones.mu.Unlock()
-	a.waiting = nil
-	if a.attached {
-		a.Bridge.DetachPhone()
-		a.attached = false
 	}
 }

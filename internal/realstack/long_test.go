@@ -199,7 +199,7 @@ func TestDialsUnderRestarts(t *testing.T) {
 			w.await("the gateway is back", mayDial(restarted))
 			what := fmt.Sprintf("after restart %d", i+1)
 			c := talk(what, fmt.Sprintf("after%d", i+1))
-			b := w.joinAt(restarted.shard.dep, restarted.shard.prosody.BOSHURL(), restarted.room, theirs[i%2])
+			b := w.join(restarted.shard.dep, restarted.room, theirs[i%2])
 			w.hear("who stayed "+what, held, theirs[i%2])
 			w.hear("the meeting "+what, b, ours[1])
 			w.must(b.Close())
