@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"sync"
@@ -238,12 +239,38 @@ func (s *Set) Status() []ShardStatus {
 // Up returns how many shards are up.
 func (s *Set) Up() int {
 	n := 0
-	for _, st := range s.Status() {
-		if st.State == Up {
+	for sh := range s.shards() {
+		if sh.Up() {
 			n++
 		}
 	}
 	return n
+}
+
+// AnyUp reports whether a shard is up.
+func (s *Set) AnyUp() bool {
+	for sh := range s.shards() {
+		if sh.Up() {
+			return true
+		}
+	}
+	return false
+}
+
+// shards are those of the configuration.
+func (s *Set) shards() iter.Seq[*Shard] {
+	s.mu.Lock()
+	deployments := s.deployments // replaced, never changed
+	s.mu.Unlock()
+	return func(yield func(*Shard) bool) {
+		for _, d := range deployments {
+			for _, sh := range d.snap.Load().shards {
+				if !yield(sh) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // defaultLocate is the deadline of Locate when none is configured.

@@ -30,7 +30,7 @@ func (g *Gateway) full() call.End {
 	if n >= g.cfg.Load().Gateway.MaxCalls {
 		return call.EndBusy
 	}
-	if g.set.Up() == 0 {
+	if !g.set.AnyUp() {
 		return call.EndNoShard
 	}
 	return ""

@@ -293,7 +293,7 @@ func (t *taproom) dials(ctx context.Context, rate int) error {
 	figure(name+".cpu", ms(spent-cpu)/float64(total), "ms/dial")
 	note("%d dials in %v%s", total, time.Since(began).Round(time.Millisecond), disturbed(others.cores()))
 	if failed != nil {
-		note("the first that failed: %.200s", failed)
+		note("the first that failed: %.600s", failed)
 	}
 	for range 60 { // metrics of a thousand shards are not for polling
 		if v, err := t.metrics(); err == nil && v["brewline_calls"] == 0 && v["brewline_media_ports_in_use"] == 0 {
