@@ -18,15 +18,22 @@ import (
 // heard, and gets the prompts; with and without reliable responses.
 func TestEarlyPrompts(t *testing.T) {
 	t.Parallel()
-	for _, reliable := range []bool{false, true} {
-		t.Run(map[bool]string{false: "unreliable", true: "reliable"}[reliable], func(t *testing.T) {
+	for name, tt := range map[string]struct {
+		reliable bool
+		phone    siptest.PhoneOptions
+	}{
+		"unreliable": {false, siptest.PhoneOptions{}},
+		"reliable":   {true, siptest.PhoneOptions{Codec: "opus"}},
+		"encrypted":  {true, siptest.PhoneOptions{SRTP: "AES_CM_128_HMAC_SHA1_80"}},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fast := gateway.Options{Timers: conference.Timers{HostWait: time.Minute, HostRetry: 50 * time.Millisecond}}
-			w := newWorld(t, worldOptions{shards: 1, options: fast, trunk: "early_prompts = true\n"})
+			w := newWorld(t, worldOptions{shards: 1, options: fast, trunk: "early_prompts = true\nsrtp = \"optional\"\n"})
 			sh := w.deps[0].Shards[0]
 			sh.Focus.SetConferencePolicy(func(jicofo.ConferenceRequest) jicofo.Verdict { return jicofo.Verdict{Kind: jicofo.NotAuthorized} })
-			p := w.phone(siptest.PhoneOptions{})
-			a, err := p.Start(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: w.headers("early"), Tone: 1000, Reliable: reliable})
+			p := w.phone(tt.phone)
+			a, err := p.Start(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: w.headers("early"), Tone: 1000, Reliable: tt.reliable})
 			if err != nil {
 				t.Fatal(err)
 			}
