@@ -47,6 +47,9 @@ type clientTx struct {
 	// that was not seen before, on the goroutine that read it. first: it is
 	// the final response that the transaction returns.
 	accepted func(res *sip.Response, first bool)
+	// final is told, where it is set, the final response, on the goroutine that
+	// read it: the peer's next request finds what it changed.
+	final func(*sip.Response)
 
 	answered bool           // a final response came, or none is waited for any more. UA.mu
 	acks     map[string]ack // by To tag. UA.mu
@@ -247,7 +250,12 @@ func (u *UA) handleResponse(res *sip.Response) {
 		u.mu.Unlock()
 		return
 	case tx.invite == nil || res.StatusCode < 200:
+		first := !tx.answered && res.StatusCode >= 200
+		tx.answered = tx.answered || first
 		u.mu.Unlock()
+		if first && tx.final != nil {
+			tx.final(res)
+		}
 		tx.deliver(res)
 		return
 	}
@@ -279,6 +287,9 @@ func (u *UA) handleResponse(res *sip.Response) {
 		tx.accepted(res, first)
 	}
 	if first {
+		if tx.final != nil {
+			tx.final(res)
+		}
 		tx.deliver(res)
 	}
 }

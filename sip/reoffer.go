@@ -246,35 +246,54 @@ func (d *Dialog) modify(ctx context.Context, m sip.RequestMethod, sdp []byte) ([
 	}
 	d.ask(req)
 	d.mu.Unlock()
+	over := false
+	end := func() { // d.mu is held
+		if !over {
+			over, d.ours = true, false
+		}
+	}
 	defer func() {
 		d.mu.Lock()
-		d.ours = false
+		end()
 		d.mu.Unlock()
 	}()
 	if sdp != nil {
 		appendHeader(req, Header{"Content-Type", contentSDP})
 	}
 	req.SetBody(sdp)
-	res, key, err := d.send(ctx, req)
+	res, key, err := d.sendTold(ctx, req, func(res *sip.Response) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		switch code := res.StatusCode; {
+		case over:
+		case code < 300:
+			if m != sip.INVITE {
+				end()
+			}
+			d.refreshTarget(res.Contact())
+			d.updates = d.updates || allows(res, "UPDATE")
+			d.agreed(res)
+			if sdp != nil {
+				d.localSDP = sdp
+			}
+		case code == 401 || code == 407: // it may be sent again
+		default:
+			end()
+			if code == 422 {
+				d.timer.min = max(d.timer.min, min(minSE(res), 24*time.Hour))
+			}
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
 	if res.StatusCode >= 300 {
-		if res.StatusCode == 422 {
-			d.timer.min = max(d.timer.min, min(minSE(res), 24*time.Hour))
-		}
-		d.mu.Unlock()
 		return nil, statusError(res)
 	}
-	d.refreshTarget(res.Contact())
-	d.updates = d.updates || allows(res, "UPDATE")
-	d.agreed(res)
-	if sdp != nil {
-		d.localSDP = sdp
-	}
-	d.mu.Unlock()
 	if m == sip.INVITE {
+		d.mu.Lock()
+		end() // the ACK lets the peer make an offer
+		d.mu.Unlock()
 		d.ack(req, key)
 	}
 	answer, _, _ := session(res)

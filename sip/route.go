@@ -51,6 +51,11 @@ func (d *Dialog) build(m sip.RequestMethod, seq uint32) *sip.Request {
 // are asked for, and returns the final response and the key of its
 // transaction. req is then as it was sent last.
 func (d *Dialog) send(ctx context.Context, req *sip.Request) (res *sip.Response, key string, err error) {
+	return d.sendTold(ctx, req, nil)
+}
+
+// sendTold is send that tells final responses where they were read.
+func (d *Dialog) sendTold(ctx context.Context, req *sip.Request, final func(*sip.Response)) (res *sip.Response, key string, err error) {
 	auth := credentials{username: d.username, password: d.password}
 	first := true
 	to := func(h hop) (*sip.Response, error) {
@@ -62,7 +67,7 @@ func (d *Dialog) send(ctx context.Context, req *sip.Request) (res *sip.Response,
 				d.mu.Unlock()
 			}
 			first = false
-			res, key, err = d.u.roundTrip(ctx, h, req)
+			res, key, err = d.u.transact(ctx, &clientTx{hop: h, final: final}, req, nil)
 			if err != nil || auth.answer(req, res) != nil {
 				return res, err
 			}
