@@ -384,58 +384,63 @@ func TestProsodyKilledAndRestarted(t *testing.T) {
 	if needtool.Long() {
 		times = 10
 	}
-	sites := []*site{prosodySite(t, "s1", "a.test"), prosodySite(t, "s2", "b.test")}
-	var mu sync.Mutex
-	got := map[string]int{}
-	s := serving(t, sites, func(r *DialRequest) {
-		mu.Lock()
-		got[r.Shard.Name()]++
-		mu.Unlock()
-		_ = r.Ref(r.Room.WithResource(r.Shard.Name()))
-	})
-	for _, x := range sites {
-		s.SetCanDial(x.name, true)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stop()
-	wg.Go(func() { // the other one works all the time
-		b, err := jitsitest.JoinBrowser(ctx, jitsitest.BrowserOptions{URL: sites[1].url, Domain: "b.test", Room: "standup"})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer b.Close()
-		for n := 0; ctx.Err() == nil; n++ {
-			s.SetLoad(Load{Conferences: n})
-			a, err := sites[1].dialOut(ctx, b, "standup", "112")
-			if ctx.Err() == nil && (err != nil || !strings.Contains(a, "/s2")) {
-				t.Errorf("s2: %s, %v", a, err)
-				return
+	for name, domains := range map[string][2]string{"equal names": {"meet.test", "meet.test"}, "different names": {"a.test", "b.test"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sites := []*site{prosodySite(t, "s1", domains[0]), prosodySite(t, "s2", domains[1])}
+			var mu sync.Mutex
+			got := map[string]int{}
+			s := serving(t, sites, func(r *DialRequest) {
+				mu.Lock()
+				got[r.Shard.Name()]++
+				mu.Unlock()
+				_ = r.Ref(r.Room.WithResource(r.Shard.Name()))
+			})
+			for _, x := range sites {
+				s.SetCanDial(x.name, true)
 			}
-		}
-	})
-	for range times {
-		sites[0].kill()
-		await(t, "s1 out", func() bool { return status(t, s, "s1").Brewery == BreweryOut })
-		sites[0].restart()
-		awaitBrewery(t, s, sites[0])
-		await(t, "s1 may dial", func() bool { return sites[0].focus.Gateways()[0].Stats["supports_sip"] == "true" })
-		b := sites[0].meet(t, "standup")
-		if a, err := sites[0].dialOut(t.Context(), b, "standup", "112"); err != nil || !strings.Contains(a, "/s1") {
-			t.Errorf("s1: %s, %v", a, err)
-		}
-		_ = b.Close()
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if got["s1"] != times || got["s2"] < times {
-		t.Errorf("dialled %v", got)
-	}
-	if st := status(t, s, "s2"); st.Retries != 0 || s.Stats().BreweryLost != 0 {
-		t.Errorf("s2 noticed: %+v", st)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer stop()
+			wg.Go(func() { // the other one works all the time
+				b, err := jitsitest.JoinBrowser(ctx, jitsitest.BrowserOptions{URL: sites[1].url, Domain: sites[1].domain, Room: "standup"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer b.Close()
+				for n := 0; ctx.Err() == nil; n++ {
+					s.SetLoad(Load{Conferences: n})
+					a, err := sites[1].dialOut(ctx, b, "standup", "112")
+					if ctx.Err() == nil && (err != nil || !strings.Contains(a, "/s2")) {
+						t.Errorf("s2: %s, %v", a, err)
+						return
+					}
+				}
+			})
+			for range times {
+				sites[0].kill()
+				await(t, "s1 out", func() bool { return status(t, s, "s1").Brewery == BreweryOut })
+				sites[0].restart()
+				awaitBrewery(t, s, sites[0])
+				await(t, "s1 may dial", func() bool { return sites[0].focus.Gateways()[0].Stats["supports_sip"] == "true" })
+				b := sites[0].meet(t, "standup")
+				if a, err := sites[0].dialOut(t.Context(), b, "standup", "112"); err != nil || !strings.Contains(a, "/s1") {
+					t.Errorf("s1: %s, %v", a, err)
+				}
+				_ = b.Close()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if got["s1"] != times || got["s2"] < times {
+				t.Errorf("dialled %v", got)
+			}
+			if st := status(t, s, "s2"); st.Retries != 0 || s.Stats().BreweryLost != 0 {
+				t.Errorf("s2 noticed: %+v", st)
+			}
+		})
 	}
 }
 

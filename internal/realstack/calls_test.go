@@ -9,7 +9,6 @@ import (
 
 	"brewline/internal/jitsitest"
 	"brewline/internal/siptest"
-	"brewline/internal/tone"
 )
 
 // TestCalls has everything that leaves the shards as they are, in one world.
@@ -282,21 +281,10 @@ func (w *world) threeSpeakers(places []place) {
 	}
 }
 
-// hearAll awaits that the last moments of what a phone hears are these tones
-// together and nothing else.
+// hearAll fails the test unless the tones are heard together, and nothing else.
 func (w *world) hearAll(who string, c *siptest.Call, freqs ...int) {
 	w.t.Helper()
-	w.await(fmt.Sprintf("%s hears %v together", who, freqs), func() bool {
-		pcm := c.Heard()
-		last := pcm[max(0, len(pcm)-c.Rate()/5):]
-		sum := 0.0
-		for _, f := range freqs {
-			share := tone.Level(last, c.Rate(), f)
-			if share < 0.5/float64(len(freqs)) {
-				return false
-			}
-			sum += share
-		}
-		return sum > 0.9
-	})
+	if err := c.HearAll(w.ctx, freqs...); err != nil {
+		w.t.Fatalf("%s does not hear %v Hz: %v", who, freqs, err)
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"brewline/internal/tone"
 )
 
 // CallOptions describe one call.
@@ -634,7 +636,16 @@ func (c *Call) answered(seq int, b []byte) []byte {
 }
 
 // Hear waits until a tone of freq Hz fills 200 ms of what comes from now on.
-func (c *Call) Hear(ctx context.Context, freq int) error { return c.media.hear(ctx, c.over, freq) }
+func (c *Call) Hear(ctx context.Context, freq int) error {
+	present := func(pcm []int16, rate int, freqs ...int) bool { return tone.Present(pcm, rate, freqs[0]) }
+	return c.media.hear(ctx, c.over, present, freq)
+}
+
+// HearAll waits until these tones together, and nothing else, fill 200 ms of
+// what comes from now on.
+func (c *Call) HearAll(ctx context.Context, freqs ...int) error {
+	return c.media.hear(ctx, c.over, tone.Together, freqs...)
+}
 
 // Heard returns everything heard so far, silence where nothing came; of a
 // call longer than five minutes the last five.

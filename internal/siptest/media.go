@@ -618,7 +618,7 @@ func (m *media) write(at int, pcm []int16) {
 	}
 }
 
-func (m *media) hear(ctx context.Context, over <-chan struct{}, freq int) error {
+func (m *media) hear(ctx context.Context, over <-chan struct{}, there func(pcm []int16, rate int, freqs ...int) bool, freqs ...int) error {
 	const window = 200 * time.Millisecond
 	var start uint64
 	for first := true; ; first = false {
@@ -633,16 +633,20 @@ func (m *media) hear(ctx context.Context, over <-chan struct{}, freq int) error 
 		}
 		rate, news, received := m.f.rate, m.news, m.received
 		m.mu.Unlock()
-		if len(tail) > 0 && tone.Present(tail, rate, freq) {
+		if len(tail) > 0 && there(tail, rate, freqs...) {
 			return nil
 		}
 		select {
 		case <-news:
 		case <-over:
-			return fmt.Errorf("siptest: the call ended before %d Hz was heard", freq)
+			return fmt.Errorf("siptest: the call ended before %d Hz was heard", freqs)
 		case <-ctx.Done():
+			var shares []float64
+			for _, f := range freqs {
+				shares = append(shares, tone.Level(tail, max(1, rate), f))
+			}
 			return fmt.Errorf("siptest: %d Hz not heard (%d packets; share of it at the end %.2f, loudness %.0f dBFS): %w",
-				freq, received, tone.Level(tail, max(1, rate), freq), tone.RMS(tail), ctx.Err())
+				freqs, received, shares, tone.RMS(tail), ctx.Err())
 		}
 	}
 }

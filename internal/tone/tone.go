@@ -115,6 +115,21 @@ func Present(pcm []int16, rate, freq int) bool {
 	return RMS(pcm) > -50 && Level(pcm, rate, freq) >= 0.5
 }
 
+// Together reports whether pcm holds tones of these frequencies, Hz, all about
+// as loud, and nothing else: at least half of its share of the energy at each,
+// and nine tenths at all of them.
+func Together(pcm []int16, rate int, freqs ...int) bool {
+	sum := 0.0
+	for _, f := range freqs {
+		share := Level(pcm, rate, f)
+		if share < 0.5/float64(len(freqs)) {
+			return false
+		}
+		sum += share
+	}
+	return sum > 0.9
+}
+
 // A Detector watches a stream for one tone over a running window.
 // It is not safe for concurrent use.
 type Detector struct {

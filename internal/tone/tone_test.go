@@ -143,3 +143,27 @@ func FuzzParseWAV(f *testing.F) {
 		}
 	})
 }
+
+func TestTogether(t *testing.T) {
+	const rate = 8000
+	mix := func(freqs ...int) []int16 {
+		pcm := make([]int16, rate/5)
+		for i := range pcm {
+			for _, f := range freqs {
+				pcm[i] += int16(4000 * math.Sin(2*math.Pi*float64(f)*float64(i)/rate))
+			}
+		}
+		return pcm
+	}
+	for name, tt := range map[string]struct {
+		pcm  []int16
+		want bool
+	}{
+		"both": {mix(440, 1000), true}, "one is missing": {mix(440), false}, "one too many": {mix(440, 1000, 1500), false},
+		"silence": {mix(), false}, "nothing": {nil, false},
+	} {
+		if got := Together(tt.pcm, rate, 440, 1000); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
