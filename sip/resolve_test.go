@@ -28,13 +28,20 @@ type nameServer struct {
 func newNameServer(t *testing.T) *nameServer {
 	t.Helper()
 	n := &nameServer{asked: map[string]int{}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var l net.Listener
+	var pc net.PacketConn
+	for range 100 { // until a port is free for both
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if pc, err = net.ListenPacket("udp", l.Addr().String()); err == nil {
+			break
+		}
+		_ = l.Close()
 	}
-	pc, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if pc == nil {
+		t.Fatal("no free port")
 	}
 	n.addr = l.Addr().String()
 	for _, s := range []*dns.Server{{Listener: l, Handler: n}, {PacketConn: pc, Handler: n}} {
