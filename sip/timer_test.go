@@ -2,6 +2,7 @@ package sip_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +203,45 @@ func TestUpdateGlare(t *testing.T) {
 	go func() { _ = k.Bye(testCtx(t), sip.Reason{Cause: 16}) }()
 	bye := p.awaitRequest(gosip.BYE)
 	if bye.Recipient.User != "elsewhere" {
+		t.Errorf("BYE to %s", bye.Recipient.String())
+	}
+	p.reply(bye, 200, "")
+	ended(t, k)
+}
+
+// An offer of the peer's right behind its answer to ours crosses nothing, and
+// where it moves the peer, that is the last word.
+func TestUpdateBehindAnswer(t *testing.T) {
+	t.Parallel()
+	c := newCalls()
+	u := newUA(t, c.on)
+	p := newPeer(t, u, "udp")
+	k, ok := establish(t, c, p, "Allow: INVITE, UPDATE")
+	last := uint32(0)
+	for i := range 20 {
+		done := make(chan error, 1)
+		go func() {
+			_, err := k.Update(testCtx(t), []byte(offerSDP))
+			done <- err
+		}()
+		req := p.awaitRequest(gosip.UPDATE)
+		for req.CSeq().SeqNo == last { // repeated
+			req = p.awaitRequest(gosip.UPDATE)
+		}
+		last = req.CSeq().SeqNo
+		p.reply(req, 200, answerSDP, "Contact: <sip:before@"+p.addr()+">")
+		p.send(p.request("UPDATE", 2+i, offerSDP, toLine(ok), fmt.Sprintf("Contact: <sip:after%d@%s>", i, p.addr())))
+		if err := receive(t, "offer", k.reoffer).Answer([]byte(answerSDP)); err != nil {
+			t.Fatal(err)
+		}
+		p.response(200)
+		if err := receive(t, "the answer", done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() { _ = k.Bye(testCtx(t), sip.Reason{Cause: 16}) }()
+	bye := p.awaitRequest(gosip.BYE)
+	if bye.Recipient.User != "after19" {
 		t.Errorf("BYE to %s", bye.Recipient.String())
 	}
 	p.reply(bye, 200, "")
