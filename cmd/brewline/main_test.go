@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"brewline/gateway/check"
 )
 
 // call runs a command line and returns its code and output.
@@ -64,5 +67,39 @@ func TestWrongConfiguration(t *testing.T) {
 	var v verdict
 	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitUsage || v.OK || len(v.Problems) != 3 || v.Problems[2].Line != 2 {
 		t.Errorf("check -json: code %d, %v, %s", code, err, out)
+	}
+}
+
+// What does not work is told in a line each, with what to do about it, and by
+// the exit code.
+func TestCheckFails(t *testing.T) {
+	t.Parallel()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	path := file(t, "[sip]\nlisten = [\"udp://127.0.0.1:0\"]\n[[shard]]\nname = \"one\"\ndomain = \"meet.example\"\nurl = \"http://"+
+		gone.Addr().String()+"/http-bind\"\n[[trunk]]\nname = \"ipbx\"\nmatch = [\"192.0.2.1\"]\n")
+	code, out, errOut := call("check", "-timeout", "5s", "-c", path)
+	if code != exitFailed || errOut != "" || !strings.Contains(out, "reachable") || !strings.Contains(out, "firewall") {
+		t.Errorf("check: code %d, out %s, err %s", code, out, errOut)
+	}
+	code, out, _ = call("check", "-json", "-timeout", "5s", "-c", path)
+	var v verdict
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitFailed || v.OK || len(v.Problems) != 0 {
+		t.Errorf("check -json: code %d, %v, %s", code, err, out)
+	}
+	failed := 0
+	for _, r := range v.Results {
+		if r.Status == check.Fail {
+			failed++
+			if r.Subject != "shard one" || r.Remedy == "" {
+				t.Errorf("check -json: %+v", r)
+			}
+		}
+	}
+	if failed == 0 {
+		t.Errorf("check -json: nothing failed: %s", out)
 	}
 }

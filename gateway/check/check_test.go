@@ -2,9 +2,13 @@ package check_test
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -160,6 +164,61 @@ func TestBroken(t *testing.T) {
 			want(t, got, tt.step, tt.status, tt.parts...)
 		})
 	}
+}
+
+// What is said of the shard's account, its brewery, and the Jicofo in it.
+func TestBrewery(t *testing.T) {
+	t.Parallel()
+	const there = "jigasibrewery@internal.auth.meet.example"
+	for _, tt := range []struct {
+		name, jicofo, ours string
+		status             check.Status
+		parts              []string
+	}{
+		{"joined, and Jicofo is there", there, there, check.OK, nil},
+		{"Jicofo is in another", "other@internal.auth.meet.example", there, check.Warn, []string{"jicofo.jigasi.brewery-jid"}},
+		{"no such MUC", there, "jigasibrewery@nowhere.example", check.Fail, []string{"brewery-jid"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := jitsitest.ShardOptions{Name: "s1"}
+			o.XMPP.Accounts = map[string]string{"brewline": "tulip"}
+			o.Jicofo.Brewery = tt.jicofo
+			good, got := run(t, shardTOML(shard(t, o), fmt.Sprintf("username = \"brewline\"\npassword = \"tulip\"\nbrewery = %q", tt.ours)))
+			if good == (tt.status == check.Fail) {
+				t.Errorf("the verdict is %v", good)
+			}
+			want(t, got, "control login", check.OK)
+			want(t, got, "brewery", tt.status, tt.parts...)
+		})
+	}
+}
+
+// A certificate of nobody's is no way to a shard, until its authority is named.
+func TestCertificate(t *testing.T) {
+	t.Parallel()
+	sh := shard(t, jitsitest.ShardOptions{Name: "s1"})
+	u, err := url.Parse(sh.XMPP.HTTPURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(u))
+	defer front.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(shardTOML(sh, ""), sh.XMPP.HTTPURL(), front.URL, 1)
+	good, got := run(t, text)
+	if good {
+		t.Error("a certificate of nobody's passed")
+	}
+	want(t, got, "reachable", check.Fail, "tls.ca")
+	good, got = run(t, text+fmt.Sprintf("tls = {ca = %q}\n", authority))
+	if !good {
+		t.Error("the check failed")
+	}
+	want(t, got, "reachable", check.OK, `"s1"`)
 }
 
 func TestTrunks(t *testing.T) {
