@@ -143,7 +143,9 @@ func TestSIPpFailover(t *testing.T) {
 				fmt.Sprintf("_sip._%s.example.org. 60 IN SRV 1 0 %s here.example.org.", network, dead),
 				fmt.Sprintf("_sip._%s.example.org. 60 IN SRV 2 0 %s here.example.org.", network, busy),
 				fmt.Sprintf("_sip._%s.example.org. 60 IN SRV 3 0 %s here.example.org.", network, good))
-			u := newUA(t, reject, asking(n), func(o *sip.Options) { o.T1, o.T2, o.DownTime = 200*time.Millisecond, 1600*time.Millisecond, time.Minute })
+			u := newUA(t, reject, asking(n), func(o *sip.Options) {
+				o.T1, o.T2, o.DownTime = 200*time.Millisecond, 1600*time.Millisecond, time.Minute
+			})
 			for range 2 { // those that failed are not asked again
 				d, err := invite(t, u, sip.InviteOptions{URI: "sip:030123@example.org"})
 				if err == nil {
