@@ -357,3 +357,36 @@ func TestAuthenticateCancel(t *testing.T) {
 	p.send(p.request("ACK", 2, "", via, toLine(r)))
 	await(t, "the ACK has come", func() bool { return u.Stats().Dialogs == 0 })
 }
+
+// Of several trunks at one address, a call is for the one that is called, and
+// so is what belongs to it; whom nobody has registered, the first has.
+func TestCalledTrunk(t *testing.T) {
+	t.Parallel()
+	calls := make(chan *sip.Dialog, 3)
+	u := newUA(t, answering(calls), patiently, func(o *sip.Options) {
+		o.Called = func(_ netip.AddrPort, trunk, user string) string {
+			if user == "second one" {
+				return "second"
+			}
+			return trunk
+		}
+		o.Policy = func(trunk string) sip.Policy { return sip.Policy{Transfer: trunk == "second"} }
+	})
+	for user, want := range map[string]string{"room": "ipbx", "second%20one": "second", "": "ipbx"} {
+		p := newPeer(t, u, "udp")
+		p.send(p.request("INVITE", 1, offerSDP, fmt.Sprintf("INVITE sip:%s@gw.example SIP/2.0", user)))
+		ok := p.response(200)
+		p.send(p.request("ACK", 1, "", toLine(ok)))
+		d := receive(t, "a call", calls)
+		if d.Trunk() != want {
+			t.Errorf("%q is for %s, want %s", user, d.Trunk(), want)
+		}
+		// The Request-URI within the dialog tells nothing.
+		p.send(p.request("OPTIONS", 2, "", toLine(ok), "OPTIONS sip:room@gw.example SIP/2.0"))
+		if got := strings.Contains(value(p.response(200), "Allow"), "REFER"); got != (want == "second") {
+			t.Errorf("%q: OPTIONS within the call is of another trunk", user)
+		}
+		p.send(p.request("BYE", 3, "", toLine(ok)))
+		p.response(200)
+	}
+}
