@@ -2,11 +2,14 @@ package gateway_test
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"brewline/gateway/trunk"
 	"brewline/internal/needtool"
 )
 
@@ -81,5 +84,57 @@ func sippCalls(t *testing.T, w *world, program, scenario string) {
 				t.Errorf("%v\n%s\n%s", err, logs, out.String()[max(0, out.Len()-1500):])
 			}
 		})
+	}
+}
+
+// The breweries are told that we dial while sipp, the only trunk's peer, answers
+// OPTIONS, and not while it is silent or says 503.
+func TestSIPpTrunkState(t *testing.T) {
+	t.Parallel()
+	program := needtool.Path(t, "sipp")
+	port := freePort(t)
+	o := worldOptions{shards: 1, brewery: true}
+	o.options.Trunks = trunk.Options{ProbeTimeout: 500 * time.Millisecond, ProbeAgain: 10 * time.Millisecond, ProbeDown: 50 * time.Millisecond}
+	o.options.SIP.T1 = 100 * time.Millisecond
+	o.trunk = fmt.Sprintf("address = \"sip:127.0.0.1:%s\"\nprobe = \"100ms\"\n", port)
+	o.more = "[[dial]]\nname = \"all\"\npattern = '\\d+'\ntrunks = [\"ipbx\"]\n"
+	w := newWorld(t, o)
+	for _, tt := range []struct {
+		scenario string // "": nobody is there
+		state    trunk.State
+		dials    string
+	}{
+		{"options", trunk.Reachable, "true"}, {"", trunk.Unreachable, "false"},
+		{"options", trunk.Reachable, "true"}, {"options-full", trunk.Unreachable, "false"},
+		{"options", trunk.Reachable, "true"},
+	} {
+		ctx, cancel := context.WithCancel(w.ctx)
+		var cmd *exec.Cmd
+		if tt.scenario != "" {
+			file, err := filepath.Abs(filepath.Join(sippScenarios, "uas_"+tt.scenario+".xml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd = exec.CommandContext(ctx, program, "-sf", file, "-t", "u1", "-i", "127.0.0.1", "-p", port, "-nostdin")
+			cmd.Dir = t.TempDir()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.await(fmt.Sprintf("%q makes the trunk %s", tt.scenario, tt.state), func() bool { return w.trunkState("ipbx") == tt.state })
+		w.await("supports_sip is "+tt.dials, func() bool {
+			gs := w.deps[0].Shards[0].Focus.Gateways()
+			return len(gs) == 1 && gs[0].Stats["supports_sip"] == tt.dials
+		})
+		if tt.scenario == "options-full" {
+			w.await("its 503 is why", func() bool {
+				_, why := w.health()
+				return strings.Contains(why, "ipbx: 503")
+			})
+		}
+		cancel()
+		if cmd != nil {
+			_ = cmd.Wait()
+		}
 	}
 }
