@@ -42,25 +42,34 @@ func TestKeysOfTheMeeting(t *testing.T) {
 			got := func() map[string]string {
 				info := ""
 				for _, i := range c.Infos() {
-					if !strings.HasPrefix(string(i.Body), "Signal=") || i.ContentType != "application/dtmf-relay" || !strings.Contains(string(i.Body), "\r\nDuration=120\r\n") {
+					var key rune
+					var took int // less where packets came late
+					_, err := fmt.Sscanf(string(i.Body), "Signal=%c\r\nDuration=%d\r\n", &key, &took)
+					if err != nil || i.ContentType != "application/dtmf-relay" || took < 40 || took > 120 {
 						t.Errorf("INFO %s: %q", i.ContentType, i.Body)
 						continue
 					}
-					info += string(i.Body[7])
+					info += string(key)
 				}
 				return map[string]string{"rtp": c.Digits(), "info": info, "inband": w.tonesIn(c.Heard()[mark:], c.Rate())}
 			}
 			// On a machine that stands still now and then a tone has gaps.
-			pressed := time.Time{}
-			w.await("the keys, as "+tt.how, func() bool {
-				if pressed.IsZero() || tt.how == "inband" && time.Since(pressed) > 6*time.Second {
-					mark, pressed = len(c.Heard()), time.Now()
-					if err := alice.Press(keys, 120*time.Millisecond); err != nil {
-						t.Fatal(err)
+			parts := []string{keys}
+			if tt.how == "inband" {
+				parts = []string{"1", "5", "9", "0", "*", "#", "D", "11"}
+			}
+			for _, part := range parts {
+				pressed := time.Time{}
+				w.await(part+", as "+tt.how, func() bool {
+					if pressed.IsZero() || tt.how == "inband" && time.Since(pressed) > 3*time.Second {
+						mark, pressed = len(c.Heard()), time.Now()
+						if err := alice.Press(part, 120*time.Millisecond); err != nil {
+							t.Fatal(err)
+						}
 					}
-				}
-				return got()[tt.how] == keys
-			})
+					return got()[tt.how] == part
+				})
+			}
 			for how, heard := range got() {
 				if how != tt.how && heard != "" {
 					t.Errorf("%q came as %s too", heard, how)

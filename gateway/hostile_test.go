@@ -88,7 +88,7 @@ func TestVanishingPhones(t *testing.T) {
 
 // Many calls, one after another and at once, leave what was there before.
 func TestNothingLeaks(t *testing.T) {
-	bothWays(t, worldOptions{shards: 2, options: quick(), serial: true}, "busy", func(t *testing.T, w *world) {
+	bothWays(t, worldOptions{shards: 2, serial: true}, "busy", func(t *testing.T, w *world) {
 		sh := w.deps[0].Shards[1]
 		alice := w.browser(sh, "busy", 440)
 		p := w.phone(siptest.PhoneOptions{})
