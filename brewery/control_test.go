@@ -115,14 +115,16 @@ func TestFlappingShardBacksOff(t *testing.T) {
 }
 
 // What 50 shards lost at one moment does not come back at one moment.
-func TestOutageIsSpread(t *testing.T) {
+func TestOutageIsSpread(t *testing.T) { layouts(t, testOutageIsSpread) }
+
+func testOutageIsSpread(t *testing.T, of func(names ...string) *config.Config) {
 	const shards, bin = 50, 100 * time.Millisecond
 	var names []string
 	for i := range shards {
 		names = append(names, fmt.Sprintf("s%02d", i))
 	}
 	w := &world{}
-	bubble(t, one(names...), w, func(t *testing.T, s *Set) {
+	bubble(t, of(names...), w, func(t *testing.T, s *Set) {
 		time.Sleep(time.Minute)
 		lost := time.Now()
 		for _, n := range names {

@@ -358,13 +358,17 @@ func TestDialWhoseAskerIsGone(t *testing.T) {
 }
 
 // Requests of two shards with the same names, even of the same id, are two.
-func TestDialsOfTwoShards(t *testing.T) {
+func TestDialsOfTwoShards(t *testing.T) { layouts(t, testDialsOfTwoShards) }
+
+func testDialsOfTwoShards(t *testing.T, of func(names ...string) *config.Config) {
 	got := make(chan *DialRequest, 2)
 	w := &world{onDial: func(r *DialRequest) { got <- r }}
-	bubble(t, withBrewery(one("s1", "s2")), w, func(t *testing.T, s *Set) {
+	cfg := withBrewery(of("s1", "s2"))
+	bubble(t, cfg, w, func(t *testing.T, s *Set) {
 		seen := map[string]bool{}
-		for _, n := range []string{"s1", "s2"} {
-			w.at(urlOf(n)).sessions()[0].h.IQ(dialIQ(focus, "d", "112", intoRoom))
+		for i, n := range []string{"s1", "s2"} {
+			sh := &cfg.Shards[i]
+			w.at(urlOf(n)).sessions()[0].h.IQ(dialIQ(strings.ToLower(sh.Brewery)+"/focus", "d", "112", header("JvbRoomName", "standup@"+sh.Effective.MUC)))
 			r := <-got
 			seen[r.Shard.Name()] = true
 			if err := r.Ref(r.Room.WithResource(n)); err != nil {

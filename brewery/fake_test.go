@@ -331,6 +331,25 @@ func one(names ...string) *config.Config {
 	return conf([]config.Deployment{{Name: "prod"}}, shards...)
 }
 
+// apart makes a deployment of its own, with its own domain, for each shard.
+func apart(names ...string) *config.Config {
+	var deployments []config.Deployment
+	var shards []config.Shard
+	for _, n := range names {
+		deployments = append(deployments, config.Deployment{Name: "of-" + n, Domain: n + ".example"})
+		shards = append(shards, config.Shard{Name: n, Deployment: "of-" + n})
+	}
+	return conf(deployments, shards...)
+}
+
+// layouts runs a test with the shards of one deployment, and with deployments
+// of one shard each.
+func layouts(t *testing.T, f func(t *testing.T, of func(names ...string) *config.Config)) {
+	t.Helper()
+	t.Run("one deployment", func(t *testing.T) { f(t, one) })
+	t.Run("a deployment each", func(t *testing.T) { f(t, apart) })
+}
+
 func urlOf(shard string) string { return "https://" + shard + ".example/http-bind" }
 
 // bubble runs a test on a clock of its own: the set of cfg is running, and

@@ -445,14 +445,16 @@ func TestServerRestarted(t *testing.T) {
 }
 
 // The presences of 50 shards that fell together come back apart.
-func TestBreweriesComeBackApart(t *testing.T) {
+func TestBreweriesComeBackApart(t *testing.T) { layouts(t, testBreweriesComeBackApart) }
+
+func testBreweriesComeBackApart(t *testing.T, of func(names ...string) *config.Config) {
 	const shards, bin = 50, 100 * time.Millisecond
 	var names []string
 	for i := range shards {
 		names = append(names, fmt.Sprintf("s%02d", i))
 	}
 	w := &world{}
-	bubble(t, withBrewery(one(names...)), w, func(t *testing.T, s *Set) {
+	bubble(t, withBrewery(of(names...)), w, func(t *testing.T, s *Set) {
 		time.Sleep(time.Minute)
 		for _, n := range names {
 			w.at(urlOf(n)).event(xmpp.RoomEvent{Kind: xmpp.Destroyed})

@@ -172,55 +172,74 @@ func TestDeploymentsOfDifferentNames(t *testing.T) {
 // Whoever comes first, web user or phone, the balancer sends them to one shard.
 func TestShardsBehindBalancer(t *testing.T) {
 	t.Parallel()
-	for _, header := range []bool{true, false} {
-		t.Run(fmt.Sprintf("header=%v", header), func(t *testing.T) {
-			t.Parallel()
-			backends, shards := map[string]string{}, []config.Shard(nil)
-			for _, n := range []string{"s1", "s2", "s3"} {
-				x := shard(t, xmppd.Options{Shard: n})
-				backends[n] = x.HTTPURL()
-				shards = append(shards, config.Shard{Name: n, URL: x.BOSHURL()})
+	for _, domains := range [][]string{{"meet.example"}, {"a.example", "b.example"}} {
+		for _, header := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s header=%v", domains, header), func(t *testing.T) {
+				t.Parallel()
+				testShardsBehindBalancer(t, domains, header)
+			})
+		}
+	}
+}
+
+// testShardsBehindBalancer has a deployment of three shards for each domain,
+// with a balancer of its own.
+func testShardsBehindBalancer(t *testing.T, domains []string, header bool) {
+	var deployments []config.Deployment
+	var shards []config.Shard
+	balancers := map[string]*lb.Balancer{}
+	for n, domain := range domains {
+		backends := map[string]string{}
+		for i := range 3 {
+			name := fmt.Sprintf("s%d", 3*n+i+1)
+			x := shard(t, xmppd.Options{Shard: name, Domain: domain})
+			backends[name] = x.HTTPURL()
+			shards = append(shards, config.Shard{Name: name, Deployment: domain, URL: x.BOSHURL()})
+		}
+		b := must(lb.Start(lb.Options{Backends: backends, StripShardHeader: !header, CheckInterval: -1}))(t)
+		t.Cleanup(func() { _ = b.Close() })
+		balancers[domain] = b
+		deployments = append(deployments, config.Deployment{Name: domain, Domain: domain, Balancer: b.URL() + "{subdomain}/http-bind?room={roomName}"})
+	}
+	s := running(t, conf(deployments, shards...))
+	for _, domain := range domains {
+		b, used := balancers[domain], map[string]bool{}
+		for i := range 6 {
+			d, r, err := s.Resolve(Hints{Room: fmt.Sprintf("acme/Réunion %d", i), Domain: domain})
+			if err != nil {
+				t.Fatal(err)
 			}
-			b := must(lb.Start(lb.Options{Backends: backends, StripShardHeader: !header, CheckInterval: -1}))(t)
-			t.Cleanup(func() { _ = b.Close() })
-			s := running(t, conf([]config.Deployment{{Name: "prod", Balancer: b.URL() + "{subdomain}/http-bind?room={roomName}"}}, shards...))
-			d := s.Deployment("prod")
-			used := map[string]bool{}
-			for i := range 6 {
-				_, r, err := s.Resolve(Hints{Room: fmt.Sprintf("acme/Réunion %d", i)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				loc := must(d.Locate(t.Context(), r, ""))(t)
-				want := b.Where(r.Tenant, r.Name)
-				used[want] = true
-				if loc.How != HowBalancer || loc.ViaBalancer == header || header && loc.Shard.name != want || !header && loc.Shard != nil {
-					t.Fatalf("%s: %+v, want %s", r, loc, want)
-				}
-				enter(t, d, loc, r)
-				got, err := d.Elsewhere(t.Context(), r, nil)
-				if err != nil || names(got) != want {
-					t.Errorf("%s is on %v, %v; want %s", r, names(got), err, want)
-				}
-				if loc, err = d.Locate(t.Context(), r, ""); err != nil || loc.How != HowAsked || loc.Shard.name != want {
-					t.Errorf("%s, asked: %+v, %v; want %s", r, loc, err, want)
-				}
+			loc := must(d.Locate(t.Context(), r, ""))(t)
+			want := b.Where(r.Tenant, r.Name)
+			used[want] = true
+			if loc.How != HowBalancer || loc.ViaBalancer == header || header && loc.Shard.name != want || !header && loc.Shard != nil {
+				t.Fatalf("%s: %+v, want %s", r, loc, want)
 			}
-			if len(used) < 2 {
-				t.Errorf("the balancer used only %v", used)
+			enter(t, d, loc, r)
+			got, err := d.Elsewhere(t.Context(), r, nil)
+			if err != nil || names(got) != want {
+				t.Errorf("%s is on %v, %v; want %s", r, names(got), err, want)
 			}
-			for _, q := range b.Routes() {
-				if !strings.HasPrefix(q.Token, "acme/r%c3%a9union%20") {
-					t.Errorf("a request with token %q", q.Token)
-				}
+			if loc, err = d.Locate(t.Context(), r, ""); err != nil || loc.How != HowAsked || loc.Shard.name != want {
+				t.Errorf("%s, asked: %+v, %v; want %s", r, loc, err, want)
 			}
-			for n := range backends {
-				b.SetState(n, lb.Down)
+		}
+		if len(used) < 2 {
+			t.Errorf("the balancer used only %v", used)
+		}
+		for _, q := range b.Routes() {
+			if !strings.HasPrefix(q.Token, "acme/r%c3%a9union%20") {
+				t.Errorf("a request with token %q", q.Token)
 			}
-			if _, err := d.Locate(t.Context(), Room{Name: "new"}, ""); !errors.Is(err, ErrBalancer) {
-				t.Errorf("without backends: %v", err)
-			}
-		})
+		}
+	}
+	for _, domain := range domains {
+		for _, sh := range s.Deployment(domain).snap.Load().shards {
+			balancers[domain].SetState(sh.name, lb.Down)
+		}
+		if _, err := s.Deployment(domain).Locate(t.Context(), Room{Name: "new"}, ""); !errors.Is(err, ErrBalancer) {
+			t.Errorf("without backends: %v", err)
+		}
 	}
 }
 
@@ -238,9 +257,15 @@ func TestWrongShard(t *testing.T) {
 // its missing pong.
 func TestSilentShard(t *testing.T) {
 	t.Parallel()
-	a := shard(t, xmppd.Options{Shard: "s1"})
-	b := shard(t, xmppd.Options{Shard: "s2"})
-	cfg := conf([]config.Deployment{{Name: "prod"}}, config.Shard{Name: "s1", URL: a.BOSHURL()}, config.Shard{Name: "s2", URL: b.WebSocketURL()})
+	layouts(t, testSilentShard)
+}
+
+func testSilentShard(t *testing.T, of func(names ...string) *config.Config) {
+	t.Parallel()
+	cfg := of("s1", "s2")
+	a := shard(t, xmppd.Options{Shard: "s1", Domain: cfg.Shards[0].Effective.Domain})
+	b := shard(t, xmppd.Options{Shard: "s2", Domain: cfg.Shards[1].Effective.Domain})
+	cfg.Shards[0].URL, cfg.Shards[1].URL = a.BOSHURL(), b.WebSocketURL()
 	s := must(New(cfg, Options{Timers: Timers{Ping: 100 * time.Millisecond, PingTimeout: time.Second,
 		Connect: time.Second, RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond}}))(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -248,7 +273,7 @@ func TestSilentShard(t *testing.T) {
 	go func() { ended <- s.Run(ctx) }()
 	defer func() { cancel(); <-ended }()
 	await(t, "both up", func() bool { return s.Up() == 2 })
-	d := s.Deployment("prod")
+	d := s.Deployment(cfg.Shards[0].Deployment)
 	enter(t, d, must(d.Locate(t.Context(), room, "s1"))(t), room)
 	for _, x := range []struct {
 		silent *xmppd.Server

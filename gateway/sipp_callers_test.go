@@ -23,14 +23,9 @@ func TestSIPpCallers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := worldOptions{shards: 1, trunk: "trusted = true\n" + numbers}
+	o := worldOptions{shards: 1, trunk: "trusted = true\n" + numbers, limit: 3 * time.Minute}
 	o.more = "[[trunk]]\nname = \"untrusted\"\nmatch = [\"127.0.0.2\"]\ndeployment = \"dep1\"\n" + numbers
 	w := newWorld(t, o)
-	t.Run("calls", func(t *testing.T) { sippCalls(t, w, program, scenario) })
-	w.gone()
-}
-
-func sippCalls(t *testing.T, w *world, program, scenario string) {
 	const masked = "+49 170 ••• 78"
 	asserted := `P-Asserted-Identity: "Alice" <sip:+491701234578@carrier.example;user=phone>`
 	const trusted, untrusted = "127.0.0.1", "127.0.0.2"
@@ -50,7 +45,6 @@ func sippCalls(t *testing.T, w *world, program, scenario string) {
 		{"private", "private", trusted, "", `Remote-Party-ID: "Carol" <sip:+491701234578@h>;privacy=full`, "", "Anonymous"},
 	} {
 		t.Run(tt.called, func(t *testing.T) {
-			t.Parallel()
 			w := *w
 			w.t = t
 			alice := w.browser(w.deps[0].Shards[0], tt.room, 440+20*i)
@@ -85,6 +79,7 @@ func sippCalls(t *testing.T, w *world, program, scenario string) {
 			}
 		})
 	}
+	w.gone()
 }
 
 // The breweries are told that we dial while sipp, the only trunk's peer, answers

@@ -128,9 +128,9 @@ func TestDialSIPp(t *testing.T) {
 		{name: "moved off", scenario: moved, service: "0900123", rule: "redirects = 5", dial: "111", number: "111", statuses: with("Rejected")},
 		{name: "no number", scenario: sip("redirect"), rule: "redirects = 5", dial: "112", number: "112", statuses: with("Rejected")},
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	o := worldOptions{shards: 1}
+	o := worldOptions{shards: 1, limit: 3 * time.Minute}
 	// sipp takes a repetition for something unexpected where another message
 	// came in between.
 	o.options.SIP.T1, o.options.SIP.T2 = time.Second, 4*time.Second
@@ -168,7 +168,7 @@ func TestDialSilentSIPp(t *testing.T) {
 		statuses: []string{"Initializing Call", "Calling", "Disconnected"}}
 	o := worldOptions{shards: 1}
 	o.options.SIP.T1, o.options.SIP.T2 = 20*time.Millisecond, 160*time.Millisecond
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	c.start(t, ctx)
 	w, _ := dialWorld(t, o, c.config())
@@ -194,9 +194,9 @@ func TestTransferSIPp(t *testing.T) {
 		{"busy", "refer-busy", "203@pbx.example", &callee{name: "busy", scenario: filepath.Join(sippScenarios, "uas_busy.xml"), number: "203"}, ""},
 		{"replaces", "replaces", "", nil, "Carol"},
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	o := worldOptions{shards: 1, trunk: "transfer = true\n"}
+	o := worldOptions{shards: 1, trunk: "transfer = true\n", limit: 3 * time.Minute}
 	o.options.SIP.T1, o.options.SIP.T2 = time.Second, 4*time.Second // as above
 	var config strings.Builder
 	for _, tt := range tests {
