@@ -39,7 +39,7 @@ demo: deps-build ## three simulated shards, a participant, a phone call, and lis
 	go run ./cmd/brewline-demo $(if $(STAY),-stay)
 
 test: deps ## every test but the long ones, with the race detector; V=1 names each; PKG=./sip/... for some
-	BREWLINE_REQUIRE_TOOLS=1 go test -race -count=1 -timeout=10m $(V_FLAG) $(PKG)
+	BREWLINE_REQUIRE_TOOLS=1 go test -race -count=1 -timeout=20m $(V_FLAG) $(PKG)
 
 test-all: deps deps-long ## every test with the long ones, without the race detector
 	BREWLINE_REQUIRE_TOOLS=1 BREWLINE_LONG=1 go test -count=1 -timeout=40m $(V_FLAG) $(PKG)

@@ -41,6 +41,7 @@ func udpDrops(pid int, but uint16) (drops, sockets int, err error) {
 			if uint16(port) != but {
 				drops, sockets = drops+n, sockets+1
 			}
+			delete(own, f[9]) // a table that changes while it is read may show a socket twice
 		}
 	}
 	return drops, sockets, nil

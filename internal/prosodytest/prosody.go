@@ -404,12 +404,14 @@ VirtualHost {{lua .AuthDomain}}
 	authentication = "internal_hashed"
 
 Component {{lua .MUC}} "muc"
+	storage = "memory" -- as Jitsi sets it; a kill leaves no half-written room
 	muc_room_locking = false
 	muc_room_default_public_jids = true
 	{{if .RestrictRooms}}restrict_room_creation = true
 	{{end}}{{if .HideRooms}}modules_enabled = { "muc_hidden" }
 	{{end}}
 Component {{lua .InternalMUC}} "muc"
+	storage = "memory"
 	muc_room_locking = false
 	muc_room_default_public_jids = true
 
