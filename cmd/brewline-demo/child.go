@@ -16,6 +16,7 @@ import (
 type gateway struct {
 	cmd  *exec.Cmd
 	log  *os.File
+	sip  string // where it takes calls over UDP, "127.0.0.1:5060"
 	mu   sync.Mutex
 	seen []entry
 	more chan struct{} // closed and replaced at every entry
@@ -63,7 +64,11 @@ func startGateway(ctx context.Context, program, config, logPath string) (*gatewa
 	}
 	w.Close()
 	go g.read(r)
-	_, err = g.await(ctx, "brewline is up")
+	listening, err := g.await(ctx, "listening for SIP") // UDP is the first
+	if err == nil {
+		g.sip = listening.str("address")
+		_, err = g.await(ctx, "brewline is up")
+	}
 	if err != nil {
 		g.stop()
 		return nil, err
@@ -107,11 +112,25 @@ func (g *gateway) await(ctx context.Context, msg string) (entry, error) {
 		select {
 		case <-more:
 		case <-g.done:
-			return nil, fmt.Errorf("the gateway ended before %q: %v; its log is %s", msg, g.err, g.log.Name())
+			return nil, fmt.Errorf("the gateway ended before %q: %v: %s; its log is %s", msg, g.err, g.last(), g.log.Name())
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the gateway never said %q; its log is %s", msg, g.log.Name())
 		}
 	}
+}
+
+// last is what the gateway said last.
+func (g *gateway) last() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.seen) == 0 {
+		return "it said nothing"
+	}
+	e := g.seen[len(g.seen)-1]
+	if e.str("error") != "" {
+		return e.str("msg") + ": " + e.str("error")
+	}
+	return e.str("msg")
 }
 
 // stop drains the gateway as an operator would, with SIGTERM.

@@ -16,7 +16,7 @@ func (s *stage) play(ctx context.Context) error {
 	fmt.Println()
 	s.say("the phone calls, with X-Room-Name: %s", header)
 	attempt, err := s.phone.Start(ctx, siptest.CallOptions{
-		URI:     fmt.Sprintf("sip:conference@127.0.0.1:%d", s.sipPort),
+		URI:     "sip:conference@" + s.gateway.sip,
 		Headers: map[string]string{"X-Room-Name": header},
 		Tone:    callerTone,
 	})
@@ -189,7 +189,7 @@ func (s *stage) judge() error {
 			return err
 		}
 		last := h.pcm[max(0, len(h.pcm)-3*h.rate/2):]
-		share, stray, level := tone.Level(last, h.rate, h.want), tone.Level(last, h.rate, h.never), tone.RMS(last)
+		share, stray, level := tone.Share(last, h.rate, h.want), tone.Share(last, h.rate, h.never), tone.RMS(last)
 		fmt.Printf("%-16s %-48s %s\n", h.who, fmt.Sprintf("%d Hz: %.0f %%, %.0f dBFS; %d Hz: %.1f %%", h.want, 100*share, level, h.never, 100*stray), path)
 		switch {
 		case share < 0.8:
@@ -210,7 +210,7 @@ func (s *stage) judge() error {
 
 // remain keeps everything up for a softphone.
 func (s *stage) remain(ctx context.Context) error {
-	fmt.Printf("\nStill running. Call sip:phoneMeet@127.0.0.1:%d with a softphone; the participant says %d Hz. Ctrl-C ends.\n", s.sipPort, aliceTone)
+	fmt.Printf("\nStill running. Call sip:phoneMeet@%s with a softphone; the participant says %d Hz. Ctrl-C ends.\n", s.gateway.sip, aliceTone)
 	select {
 	case <-ctx.Done():
 		return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +34,6 @@ type stage struct {
 	home     string             // the shard of the caller's room
 	gateway  *gateway
 	phone    *siptest.Phone
-	sipPort  int
 	heard    []hearing
 }
 
@@ -86,9 +84,6 @@ func (s *stage) build(ctx context.Context) error {
 			b.Close()
 		}
 	}
-	if s.sipPort, err = freePort(s.o.stay); err != nil {
-		return err
-	}
 	s.phone, err = siptest.NewPhone(siptest.PhoneOptions{Codec: "pcmu", User: "+4930123456", Display: "Demo phone"})
 	if err != nil {
 		return err
@@ -130,6 +125,10 @@ func (s *stage) shardOf(room string) string {
 
 // configure writes, prints and keeps the gateway's configuration.
 func (s *stage) configure() (string, error) {
+	port := 0 // any that is free
+	if s.o.stay {
+		port = 5060 // where a softphone expects it
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Written by the demo.
 [log]
@@ -163,7 +162,7 @@ trunks = ["ipbx"]
 name = "demo"
 domain = %q
 balancer = "%s/http-bind?room={roomName}"
-`, s.sipPort, s.sipPort, hostPort(s.phone), room, s.dep.Shards[0].Domain(), s.dep.Balancer.URL())
+`, port, port, hostPort(s.phone), room, s.dep.Shards[0].Domain(), s.dep.Balancer.URL())
 	for _, sh := range s.dep.Shards {
 		fmt.Fprintf(&b, "\n[[shard]]\nname = %q\nurl = %q\nusername = %q\npassword = %q\n", sh.Name, sh.BOSHURL(), account, password)
 	}
@@ -183,20 +182,6 @@ balancer = "%s/http-bind?room={roomName}"
 func hostPort(p *siptest.Phone) string {
 	_, at, _ := strings.Cut(p.URI("x"), "@")
 	return at
-}
-
-// freePort is 5060 for a softphone to call, else any port that is free.
-func freePort(standard bool) (int, error) {
-	port := 0
-	if standard {
-		port = 5060
-	}
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-	if err != nil {
-		return 0, fmt.Errorf("port %d for SIP: %w", port, err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port, nil
 }
 
 func (s *stage) close() {

@@ -2,6 +2,7 @@ package tone
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -91,6 +92,23 @@ func Level(pcm []int16, rate, freq int) float64 {
 	}
 	power := s1*s1 + s2*s2 - coeff*s1*s2
 	return min(1, 2*power/(energy*float64(len(pcm))))
+}
+
+// Share is Level taken piece by piece, each of 50 ms: a lost packet, where the
+// tone goes on in another phase, costs its piece alone.
+func Share(pcm []int16, rate, freq int) float64 {
+	var at, all float64
+	for piece := range slices.Chunk(pcm, max(1, rate/20)) {
+		var energy float64
+		for _, v := range piece {
+			energy += float64(v) * float64(v)
+		}
+		at, all = at+energy*Level(piece, rate, freq), all+energy
+	}
+	if all == 0 {
+		return 0
+	}
+	return at / all
 }
 
 // Silence is the value RMS gives for digital silence, in dBFS.

@@ -47,6 +47,21 @@ func TestLevelAndRMS(t *testing.T) {
 	}
 }
 
+// Over a gap in which the tone's phase jumped, Level finds next to nothing.
+func TestShareOverGaps(t *testing.T) {
+	half := Sine(500, 8000, 601*time.Millisecond, 0.5) // one half period too much
+	pcm := append(slices.Clone(half), half...)
+	if l, s := Level(pcm, 8000, 500), Share(pcm, 8000, 500); l > 0.1 || s < 0.9 {
+		t.Errorf("Level %.2f, Share %.2f", l, s)
+	}
+	if s := Share(pcm, 8000, 700); s > 0.02 {
+		t.Errorf("another tone's share is %.2f", s)
+	}
+	if s := Share(make([]int16, 800), 8000, 500); s != 0 {
+		t.Errorf("silence's share is %.2f", s)
+	}
+}
+
 func TestGeneratorIsContinuous(t *testing.T) {
 	g := NewGenerator(440, 8000, 0.5)
 	var got []int16
