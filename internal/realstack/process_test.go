@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -103,6 +104,18 @@ func (p *process) lines() ([]string, <-chan struct{}) {
 func (p *process) tail(n int) string {
 	lines, _ := p.lines()
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// stacks ends a Go program and returns what its goroutines were at.
+func (p *process) stacks() string {
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-p.done:
+	case <-time.After(stopTimeout):
+	}
+	lines, _ := p.lines()
+	at := max(0, slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "SIGQUIT") }))
+	return strings.Join(lines[at:], "\n")
 }
 
 // complaints are the first n lines about something amiss.
