@@ -111,7 +111,8 @@ func TestNothingLeaks(t *testing.T) {
 		w.gone()
 		w.await("nobody is left in the room", func() bool { return len(alice.Others()) == 0 })
 		w.await("all ports are back", func() bool { return w.gw.Snapshot().PortsInUse == 0 })
-		w.await("all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before+5 })
+		// 20 calls; HTTP connections of the sessions come and go
+		w.await("all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before+15 })
 	})
 }
 

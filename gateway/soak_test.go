@@ -69,7 +69,7 @@ func TestThousandCalls(t *testing.T) {
 		w.hangup(w.call(p, "soak", 1000))
 		p.Close()
 		settled(1 << 20)
-		before := runtime.NumGoroutine() + 5 // HTTP connections of the simulated shards come and go
+		before := runtime.NumGoroutine() + 20 // HTTP connections come and go; a leak would be 1 200
 		hundred()
 		settled(before)
 		base := heap()
