@@ -99,6 +99,9 @@ func Start(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error)
 }
 
 func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
+	if err := CheckMedia(cfg.Media); err != nil {
+		return err
+	}
 	bo := g.o.Brewery
 	bo.Logger, bo.OnDial, bo.Version = g.log, g.dial, g.o.Version
 	set, err := brewery.New(cfg, bo)
@@ -129,14 +132,14 @@ func (g *Gateway) start(ctx context.Context, cfg *config.Config) error {
 	so.Policy = g.policy
 	so.Logger = g.log
 	if g.ua, err = sip.Listen(ctx, so); err != nil {
-		return fmt.Errorf("listen for SIP: %w", err)
+		return fmt.Errorf("sip.listen: %w%s", err, bindHelp(err))
 	}
 	for i, a := range g.ua.Addrs() {
 		g.log.Info("listening for SIP", "network", so.Listen[i].Network, "address", a.String())
 	}
 	if cfg.HTTP.Listen != "" {
 		if g.http, err = api.Listen(cfg.HTTP, g, g.log); err != nil {
-			return err
+			return fmt.Errorf("http.listen: %w%s", err, bindHelp(err))
 		}
 	}
 	g.trunks.Start(trunkUA{g.ua}, cfg)
@@ -190,6 +193,9 @@ func (g *Gateway) Brewery() *brewery.Set { return g.set }
 // apply puts a configuration in force; runtime.mu is held.
 func (g *Gateway) apply(cfg *config.Config) error {
 	changes := config.Diff(g.cfg.Load(), cfg)
+	if err := CheckMedia(cfg.Media); err != nil {
+		return err
+	}
 	if err := g.set.Reload(cfg); err != nil {
 		return err
 	}

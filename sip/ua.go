@@ -119,6 +119,9 @@ func Listen(ctx context.Context, o Options) (*UA, error) {
 				ln.close()
 			}
 			u.stop()
+			if op := (*net.OpError)(nil); errors.As(err, &op) {
+				err = op.Err // the rest says the address again
+			}
 			return nil, fmt.Errorf("sip: listen on %s %s: %w", l.Network, l.Address, err)
 		}
 		u.listeners = append(u.listeners, ln)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -124,6 +125,9 @@ func TestServe(t *testing.T) {
 	write(served + "max_cals = 1\n")
 	p.signal(syscall.SIGHUP)
 	p.await("not reloaded", "unknown key", "did you mean max_calls?")
+	write(served + "[media]\nbind = \"203.0.113.1\"\n")
+	p.signal(syscall.SIGHUP)
+	p.await("not reloaded", "media.bind: 203.0.113.1", "write an address of this host")
 	write(served + "max_calls = 1\n")
 	p.signal(syscall.SIGHUP)
 	p.await("configuration reloaded", "trunk ~pbx")
@@ -136,9 +140,29 @@ func TestServe(t *testing.T) {
 
 func TestServeCannotListen(t *testing.T) {
 	t.Parallel()
-	p := start(t, "serve", "-c", file(t, strings.Replace(served, "udp://127.0.0.1:0", "udp://203.0.113.1:5060", 1)))
-	p.await("brewline: listen for SIP", "203.0.113.1:5060")
-	if code := p.exitCode(); code != exitFailed {
-		t.Errorf("exit code %d", code)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, tt := range []struct {
+		old, new string
+		says     []string
+	}{
+		{"udp://127.0.0.1:0", "udp://203.0.113.1:5060", []string{"brewline: sip.listen: ", "203.0.113.1:5060: ", "write an address of this host"}},
+		{"[[shard]]", "[media]\nbind = \"203.0.113.1\"\n[[shard]]", []string{"brewline: media.bind: 203.0.113.1: ", "write an address of this host"}},
+		{`http]
+listen = "127.0.0.1:0"`, `http]
+listen = "` + taken.Addr().String() + `"`, []string{"brewline: http.listen: ", taken.Addr().String(), "perhaps a second brewline"}},
+	} {
+		text := strings.Replace(served, tt.old, tt.new, 1)
+		if text == served {
+			t.Fatalf("%s is not in the configuration", tt.old)
+		}
+		p := start(t, "serve", "-c", file(t, text))
+		p.await(tt.says...)
+		if code := p.exitCode(); code != exitFailed {
+			t.Errorf("%s: exit code %d", tt.says[0], code)
+		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -70,7 +69,7 @@ type Server struct {
 func Listen(cfg config.HTTP, src Source, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen for HTTP: %w", err)
+		return nil, err
 	}
 	s := &Server{src: src, cfg: cfg, log: log, l: l}
 	s.srv = &http.Server{
