@@ -74,24 +74,50 @@ func (d *Deployment) askBalancer(ctx context.Context, n *snapshot, r Room) (Loca
 		d.set.count.balancerNoHeader.Add(1)
 		return loc, nil
 	}
-	var match []*Shard
-	for _, sh := range n.shards {
-		if sh.Config().HeaderValue == said {
-			match = append(match, sh)
-		}
-	}
-	if len(match) != 1 {
+	if loc.Shard = n.named(said); loc.Shard == nil {
 		d.set.count.balancerUnknown.Add(1)
 		d.set.log.Warn("the load balancer names a shard that header_value of no shard, or of several, has",
 			"room", r.String(), "header", n.ShardHeader, "says", shown(said))
 		return loc, nil
 	}
-	loc.Shard = match[0]
 	// The balancer reaches it even if we, on its own address, do not.
 	if loc.Shard.worthAsking() {
 		loc.ViaBalancer, loc.URL = false, loc.Shard.Config().URL
 	}
 	return loc, nil
+}
+
+// named is the one shard whose header_value that is, nil if there is none, or
+// several.
+func (n *snapshot) named(said string) *Shard {
+	var match *Shard
+	for _, sh := range n.shards {
+		if sh.Config().HeaderValue != said {
+			continue
+		}
+		if match != nil {
+			return nil
+		}
+		match = sh
+	}
+	return match
+}
+
+// TryBalancer asks the load balancer which shard a room belongs to, as Locate
+// does, over a connection of its own: what it says, which is nothing if it
+// sends no shard header, and the one shard that is meant, or nil. Only for
+// deployments with a balancer.
+func (d *Deployment) TryBalancer(ctx context.Context, r Room) (says string, shard *Shard, err error) {
+	n := d.snap.Load()
+	defer n.closeIdle()
+	u, err := n.balancerURL(r)
+	if err != nil {
+		return "", nil, err
+	}
+	if says, err = d.get(ctx, n, u.String()); err != nil {
+		return "", nil, err
+	}
+	return says, n.named(says), nil
 }
 
 // get returns the value of the shard header, or "" when there is none.

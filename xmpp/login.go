@@ -45,7 +45,7 @@ func Dial(ctx context.Context, o Options) (*Session, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
-		return nil, fmt.Errorf("connect %s: %w", safeURL(o.URL), dialError(err))
+		return nil, fmt.Errorf("connect %s for %s: %w", safeURL(o.URL), o.Domain, dialError(err))
 	}
 	stop := context.AfterFunc(ctx, func() { s.t.Abort(context.Cause(ctx)) })
 	err := s.login()

@@ -11,6 +11,7 @@ import (
 
 	"brewline/brewery"
 	"brewline/config"
+	"brewline/gateway"
 	"brewline/media/transport"
 )
 
@@ -79,8 +80,16 @@ func Run(ctx context.Context, cfg *config.Config, o Options, report func(Result)
 		say(Result{Subject: "configuration", Step: "shards", Status: Fail, Detail: err.Error()})
 		return false
 	}
+	if err := gateway.CheckMedia(cfg.Media); err != nil {
+		say(Result{Subject: "configuration", Step: "media", Status: Fail, Detail: err.Error()})
+	}
 	ports := transport.NewPorts(cfg.Media.Conference.Ports.Min, cfg.Media.Conference.Ports.Max, 0)
 	var wg sync.WaitGroup
+	for i := range cfg.Deployments {
+		if cfg.Deployments[i].Balancer != "" {
+			wg.Go(func() { checkBalancer(ctx, set.Deployment(cfg.Deployments[i].Name), o, say) })
+		}
+	}
 	for i := range cfg.Shards {
 		c := &checker{ctx: ctx, o: o, cfg: cfg, shard: &cfg.Shards[i], set: set, ports: ports, say: say}
 		wg.Go(c.run)

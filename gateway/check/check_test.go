@@ -131,13 +131,22 @@ func TestBroken(t *testing.T) {
 		{"not BOSH", "reachable", check.Fail, []string{"http-bind"}, func(sh *jitsitest.Shard) string {
 			return strings.Replace(shardTOML(sh, ""), "/http-bind", "/nothing", 1)
 		}},
-		{"wrong domain", "call login", check.Fail, []string{"virtual host"}, func(sh *jitsitest.Shard) string {
+		{"wrong domain", "call login", check.Fail, []string{"virtual host", "other.example"}, func(sh *jitsitest.Shard) string {
 			return strings.Replace(shardTOML(sh, ""), sh.Domain(), "other.example", 1)
 		}},
 		{"wrong password", "control login", check.Fail, []string{"prosodyctl register"}, func(sh *jitsitest.Shard) string {
 			return shardTOML(sh, "username = \"brewline\"\npassword = \"wrong\"")
 		}},
-		{"no focus", "conference request", check.Fail, []string{"Jicofo"}, func(sh *jitsitest.Shard) string {
+		{"no such name", "reachable", check.Fail, []string{"name servers"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), sh.BOSHURL(), "http://nowhere.invalid/http-bind", 1)
+		}},
+		{"no TLS there", "reachable", check.Fail, []string{"no TLS is spoken"}, func(sh *jitsitest.Shard) string {
+			return strings.Replace(shardTOML(sh, ""), "http://", "https://", 1)
+		}},
+		{"not WebSocket", "call login", check.Fail, []string{"404", "/xmpp-websocket"}, func(sh *jitsitest.Shard) string {
+			return strings.NewReplacer("http://", "ws://", "/http-bind", "/nothing").Replace(shardTOML(sh, ""))
+		}},
+		{"no focus", "conference request", check.Fail, []string{"Jicofo", "muc (conference.meet.example)"}, func(sh *jitsitest.Shard) string {
 			sh.Focus.Kill()
 			return shardTOML(sh, "")
 		}},
@@ -213,7 +222,12 @@ func TestCertificate(t *testing.T) {
 	if good {
 		t.Error("a certificate of nobody's passed")
 	}
-	want(t, got, "reachable", check.Fail, "tls.ca")
+	want(t, got, "reachable", check.Fail, "as ca in tls")
+	good, got = run(t, text+fmt.Sprintf("tls = {ca = %q, server_name = \"shard.example\"}\n", authority))
+	if good {
+		t.Error("a certificate for another name passed")
+	}
+	want(t, got, "reachable", check.Fail, `"127.0.0.1"`, "shard's url")
 	good, got = run(t, text+fmt.Sprintf("tls = {ca = %q}\n", authority))
 	if !good {
 		t.Error("the check failed")

@@ -3,7 +3,6 @@ package check
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"brewline/media"
 	"brewline/media/transport"
 	"brewline/xmpp"
+	"brewline/xmpp/bosh"
 )
 
 // headerTries is how many connections must agree on the shard they reach.
@@ -96,7 +96,7 @@ func (c *checker) reachable(ctx context.Context) Result {
 		}
 		resp, err := t.RoundTrip(req)
 		if err != nil {
-			return c.unreachable(err)
+			return unreachable(err)
 		}
 		resp.Body.Close()
 		if resp.StatusCode >= 300 {
@@ -120,13 +120,8 @@ func (c *checker) reachable(ctx context.Context) Result {
 	return Result{Status: OK, Detail: fmt.Sprintf("%s is %q on %d connections", header, want, headerTries)}
 }
 
-func (c *checker) unreachable(err error) Result {
-	r := Result{Status: Fail, Detail: err.Error(), Remedy: "check url, DNS and firewall"}
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
-		r.Remedy = "give tls.ca the file of the authority that signed it, or tls.server_name the name it is made for"
-	}
-	return r
+func unreachable(err error) Result {
+	return Result{Status: Fail, Detail: err.Error(), Remedy: remedy(err, "shard's url", "check url, DNS and firewall")}
 }
 
 func keys(m map[string]bool) string {
@@ -182,15 +177,18 @@ func (c *checker) brewery(ctx context.Context, s *xmpp.Session) Result {
 
 func (c *checker) loginFailed(err error, account string) Result {
 	r := Result{Status: Fail, Detail: err.Error()}
+	var status *bosh.StatusError
 	switch {
 	case errors.Is(err, xmpp.ErrAuth):
 		r.Remedy = account
 	case errors.Is(err, xmpp.ErrDomain):
 		r.Remedy = "the domain is no virtual host of this Prosody: correct domain, auth_domain or login.domain"
 	case errors.Is(err, xmpp.ErrTLS):
-		r.Remedy = "give tls.ca or tls.server_name, or let the server have a certificate for this name"
+		r.Remedy = remedy(err, "shard's url", "give tls.ca or tls.server_name, or let the server have a certificate for this name")
+	case errors.As(err, &status):
+		r.Remedy = "the url must be Prosody's address for BOSH or WebSocket, usually …/http-bind or …/xmpp-websocket"
 	default:
-		r.Remedy = "check that Prosody runs and that nothing between cuts the connection"
+		r.Remedy = remedy(err, "shard's url", "check that Prosody runs and that nothing between cuts the connection")
 	}
 	return r
 }
@@ -310,7 +308,7 @@ func (c *checker) conferenceFailed(step string, err error) Result {
 		r.Detail = "Jicofo opens rooms only for authenticated users: callers wait for the host"
 		r.Remedy = "that is right for a secure domain; to let callers open rooms, use login.kind account or shared_secret"
 	case errors.Is(err, conference.ErrNoFocus):
-		r.Remedy = "Jicofo does not answer at " + c.shard.Effective.Focus + ": check that it runs, and the focus key"
+		r.Remedy = "Jicofo does not answer at " + c.shard.Effective.Focus + ": check that it runs, and the keys focus and muc (" + c.shard.Effective.MUC + ")"
 	case errors.Is(err, conference.ErrMedia), step == "videobridge":
 		r.Remedy = "no UDP way to the videobridge: open its port (10000/udp) for this host, and set media.conference.advertise if this host is behind NAT"
 	case errors.Is(err, conference.ErrNotAllowed), errors.Is(err, conference.ErrRoomNotOpen):

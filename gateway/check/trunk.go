@@ -2,14 +2,10 @@ package check
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"brewline/config"
@@ -46,7 +42,7 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 			r.Remedy = "the peer is there; let it answer OPTIONS from this address if it should be probed"
 		default:
 			r.Status, r.Detail = Fail, fmt.Sprintf("%s: %v", t.Address, err)
-			r.Remedy = remedy(err, "check address, transport and firewall of the trunk, and that the peer knows this gateway; if it never answers OPTIONS, set probe = \"0s\"")
+			r.Remedy = remedy(err, "trunk's address", "check address, transport and firewall of the trunk, and that the peer knows this gateway; if it never answers OPTIONS, set probe = \"0s\"")
 		}
 		say(r)
 	}
@@ -72,42 +68,10 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 			r.Remedy = "it may register all the same: brewline_trunk_registered and the log of the service tell"
 		default:
 			r.Status, r.Detail = Fail, fmt.Sprintf("%s: %v", registrar, err)
-			r.Remedy = remedy(err, "check the registrar's address and transport, and the way there")
+			r.Remedy = remedy(err, "trunk's register", "check the registrar's address and transport, and the way there")
 		}
 		say(r)
 	}
-}
-
-// remedy says what helps where no answer came, by what is wrong.
-func remedy(err error, otherwise string) string {
-	var (
-		authority x509.UnknownAuthorityError
-		name      x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		record    tls.RecordHeaderError
-		dns       *net.DNSError
-	)
-	switch {
-	case errors.As(err, &name):
-		names := name.Certificate.DNSNames
-		for _, ip := range name.Certificate.IPAddresses {
-			names = append(names, ip.String())
-		}
-		return fmt.Sprintf("the peer's certificate is for %q: write that name in the trunk's address, or as server_name in its tls", names)
-	case errors.As(err, &authority):
-		return "nobody whom this host trusts has signed the peer's certificate: name the file of its authority as ca in the trunk's tls"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the peer's certificate is not valid now: let it be renewed, and look at both clocks"
-	case errors.As(err, &record):
-		return "the peer does not speak TLS at this port: look at the port and transport of the address"
-	case strings.Contains(err.Error(), "protocol version"):
-		return "let the peer speak TLS 1.2 at least"
-	case strings.Contains(err.Error(), "remote error: tls: "): // its type is not exported
-		return "the peer refuses us: it may want a certificate of ours, which sip.tls.certificate and sip.tls.key name, signed by whom it trusts"
-	case errors.As(err, &dns):
-		return "look at the name in the address, and at this host's name servers"
-	}
-	return otherwise
 }
 
 func timed(ctx context.Context, o Options, f func(context.Context) error) (took time.Duration, err error) {

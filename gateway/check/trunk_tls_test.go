@@ -56,7 +56,7 @@ func TestTrunkCertificates(t *testing.T) {
 	}
 	trunk("fine", open, fmt.Sprintf("ca = %q", ca), check.OK, "")
 	trunk("insecure", open, "insecure = true", check.OK, "")
-	trunk("authority", open, "", check.Fail, "as ca in the trunk's tls")
+	trunk("authority", open, "", check.Fail, "as ca in tls")
 	trunk("name", open, fmt.Sprintf("ca = %q, server_name = \"pbx.invalid\"", ca), check.Fail, `"127.0.0.1"`)
 	trunk("mutual", mutual, fmt.Sprintf("ca = %q", ca), check.Fail, "sip.tls.certificate")
 	trunk("nowhere", "nowhere.invalid:5061", "insecure = true", check.Fail, "")
