@@ -231,13 +231,15 @@ func (sh *Shard) breweryIs(ctx context.Context, st BreweryState, err error) {
 	if st != BreweryJoined {
 		sh.focus = false
 	}
+	focus := sh.focus
 	sh.mu.Unlock()
 	switch {
 	case !news:
 	case err != nil:
 		sh.log.Warn("not in the brewery", "err", err)
 	case st == BreweryJoined:
-		sh.log.Info("in the brewery", "room", sh.Config().Brewery)
+		// Without Jicofo nobody asks us to dial: another brewery is meant.
+		sh.log.Info("in the brewery", "room", sh.Config().Brewery, "focus", focus)
 	}
 }
 

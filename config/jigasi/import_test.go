@@ -294,6 +294,7 @@ func TestIncomplete(t *testing.T) {
 		brewery:               "fill in: there is no SIP account",
 		sip + brewery:         "fill in: f:4: " + jabber + "b.BREWERY: its XMPP domain is not known",
 		sip + "x\n" + brewery: "fill in: f:5: " + jabber + "b.BREWERY: has no server",
+		sipStack + "a=a\n" + sipStack + "a.USER_ID=1@pbx.example\n" + brewery + prosody:                                                                    "trunk.match: the addresses",
 		sip + brewery + jabber + "b.DOMAIN_BASE=x.example\n":                                                                                               "b.BREWERY: has no USER_ID",
 		sip + brewery + prosody + jabber + "b.PASSWORD=\u00e4\n":                                                                                           "b.PASSWORD: is no Base64",
 		sip + brewery + prosody + jabber + "b.PASSWORD=\n":                                                                                                 "b.USER_ID: has no password",

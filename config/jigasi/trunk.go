@@ -279,7 +279,7 @@ func (im *importer) match(t *table, acc string, hosts []string, registers bool) 
 		return
 	}
 	if len(all) == 0 {
-		t.remark(`match = ["192.0.2.10"] # to be filled in`)
+		t.set("match", `[""]`, "to be filled in") // refused by the loader, as no match at all is not
 		im.note(Missing, key, "trunk.match: the addresses from which the telephone system calls are not known; requests from others get no service")
 		return
 	}
