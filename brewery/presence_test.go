@@ -145,6 +145,11 @@ func TestBreweryPresence(t *testing.T) {
 	if p.left != 2 {
 		t.Errorf("left %d times", p.left)
 	}
+	for shard, focus := range map[string]string{"s1": "true", "s2": "false"} {
+		if log := strings.ToLower(w.log.String()); !strings.Contains(log, fmt.Sprintf(`msg="in the brewery" shard=%s room=%s focus=%s`, shard, breweryJID, focus)) {
+			t.Errorf("%s is not told to be in the brewery with focus=%s:\n%s", shard, focus, log)
+		}
+	}
 }
 
 // What the process is busy with is told to very many breweries less often, what

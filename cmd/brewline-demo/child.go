@@ -60,7 +60,7 @@ func startGateway(ctx context.Context, program, config, logPath string) (*gatewa
 	}
 	g.cmd.Stdout, g.cmd.Stderr = os.Stdout, w
 	if err := g.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the gateway: %w", err)
+		return nil, fmt.Errorf("start the gateway, which -brewline names: %w", err)
 	}
 	w.Close()
 	go g.read(r)
