@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/pion/logging"
 )
@@ -19,6 +20,9 @@ func (l pionLog) NewLogger(scope string) logging.LeveledLogger {
 func (l pionLog) line(msg string) { l.log.Debug(msg) }
 
 func (l pionLog) linef(format string, args ...any) {
+	if strings.Contains(format, "remotePwd") {
+		return // secrets are not logged
+	}
 	if l.log.Enabled(context.Background(), slog.LevelDebug) {
 		l.log.Debug(fmt.Sprintf(format, args...))
 	}
