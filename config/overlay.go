@@ -47,6 +47,13 @@ func (l *loader) leaveOut(c *Config) {
 		l.deployments = append(l.deployments, l.shards[0])
 		c.Shards[0].Deployment = l.made.Name
 	}
+	if len(c.Deployments) == 1 { // the only one of the files, whatever else comes
+		for i := range c.Shards {
+			if s := &c.Shards[i]; s.Deployment == "" {
+				s.Deployment = c.Deployments[0].Name
+			}
+		}
+	}
 	for i := len(c.Shards) - 1; i >= 0; i-- {
 		if slices.Contains(l.without, c.Shards[i].Name) {
 			c.Shards = slices.Delete(c.Shards, i, i+1)

@@ -93,6 +93,22 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// Shards that name no deployment stay in the only one of the files when a
+// further one comes.
+func TestOverlayOfAnotherDeployment(t *testing.T) {
+	t.Parallel()
+	const url = "url='https://%.example.org/http-bind'\n"
+	c := load(t, "[[deployment]]\nname='meet'\ndomain='meet.example.org'\n[[shard]]\nname='a'\n"+strings.Replace(url, "%", "a", 1)+
+		"[[shard]]\nname='b'\n"+strings.Replace(url, "%", "b", 1)+trunk)
+	next, err := c.With(Overlay{Tables: "[[deployment]]\nname='new'\ndomain='new.example'\n[[shard]]\nname='z'\ndeployment='new'\n" + strings.Replace(url, "%", "z", 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(next); got != "meet: a b new: z" || next.Shard("a").Effective.Domain != "meet.example.org" {
+		t.Errorf("overlaid: %s, %+v", got, next.Shard("a"))
+	}
+}
+
 // The one shard that needs no deployment gets company.
 func TestOverlayOfASingleShard(t *testing.T) {
 	t.Parallel()
