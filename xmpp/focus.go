@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -126,7 +127,9 @@ func focusError(err error) error {
 		kind = ErrSessionInvalid
 	case e.Condition == "not-authorized":
 		kind = ErrNotAuthorized
-	case e.Condition == "service-unavailable", e.Condition == "remote-server-not-found", e.Condition == "remote-server-timeout":
+	case e.Condition == "service-unavailable", e.Condition == "remote-server-not-found", e.Condition == "remote-server-timeout",
+		// Prosody without s2s, of a domain that it has not.
+		e.Condition == "not-allowed" && strings.Contains(e.Text, "remote domains"):
 		kind = ErrNoFocus
 	default:
 		return err

@@ -407,6 +407,7 @@ func TestConferenceRequest(t *testing.T) {
 		{"session invalid for good", "s1", []string{invalid, invalid}, xmpp.ErrSessionInvalid},
 		{"host not there", "", []string{reply(condition("not-authorized"))}, xmpp.ErrNotAuthorized},
 		{"no focus", "", []string{reply(condition("service-unavailable"))}, xmpp.ErrNoFocus},
+		{"no such domain, no s2s", "", []string{reply(condition("not-allowed") + text("Communication with remote domains is not enabled"))}, xmpp.ErrNoFocus},
 		{"reservation", "", []string{reply(condition("service-unavailable") + "<reservation-error error-code='1' xmlns='http://jitsi.org/protocol/focus'/>" + text("no"))}, xmpp.ErrReservation},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -121,7 +121,7 @@ func (c *checker) reachable(ctx context.Context) Result {
 }
 
 func unreachable(err error) Result {
-	return Result{Status: Fail, Detail: err.Error(), Remedy: remedy(err, "shard's url", "check url, DNS and firewall")}
+	return Result{Status: Fail, Detail: err.Error(), Remedy: remedy(err, "shard's url", "check url (http or https?), DNS and firewall")}
 }
 
 func keys(m map[string]bool) string {
@@ -146,7 +146,7 @@ func (c *checker) control(ctx context.Context) Result {
 		TLS: tc, Logger: c.o.Logger,
 	})
 	if err != nil {
-		return c.loginFailed(err, fmt.Sprintf("create the account: prosodyctl register %s %s PASSWORD, and give it in username and password",
+		return c.loginFailed(err, fmt.Sprintf("correct username and password, or create the account: prosodyctl register %s %s PASSWORD",
 			c.shard.Username, c.shard.AuthDomain))
 	}
 	defer s.Close()
