@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -26,9 +27,9 @@ func Load(path string) (*Config, error) {
 	l := &loader{}
 	main := l.read(path)
 	dir := filepath.Join(filepath.Dir(path), "shards.d")
-	parts, err := filepath.Glob(filepath.Join(quoteGlob(dir), "*.toml"))
+	parts, err := ShardFiles(dir)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
+		l.add(place{&document{file: dir}, ""}, "cannot be listed: "+err.Error(), "let the user of the service read that folder")
 	}
 	docs := []*document{main}
 	for _, file := range parts {
@@ -45,9 +46,20 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// quoteGlob keeps the characters of a folder's name from being a pattern.
-func quoteGlob(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
+// ShardFiles are the *.toml of a folder shards.d, none if there is no such
+// folder. Names that begin with a dot are those of editors.
+func ShardFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, reason(err)
+	}
+	var out []string
+	for _, e := range entries {
+		if name := e.Name(); filepath.Ext(name) == ".toml" && name[0] != '.' {
+			out = append(out, filepath.Join(dir, name))
+		}
+	}
+	return out, nil
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {

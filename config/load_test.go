@@ -285,6 +285,24 @@ func TestFolderMayStandForShards(t *testing.T) {
 	}
 }
 
+// A folder that cannot be read is not one without shards, and what an editor
+// puts into it is no shard.
+func TestShardFiles(t *testing.T) {
+	t.Parallel()
+	const least = "[[shard]]\nname = 'meet'\ndomain = 'meet.example.org'\nurl = 'https://meet.example.org/http-bind'\n" + trunk
+	path := write(t, map[string]string{"brewline.toml": least, "shards.d": "no folder"})
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), filepath.Join(filepath.Dir(path), "shards.d")+": cannot be listed: ") || !strings.Contains(err.Error(), "let the user of the service read") {
+		t.Errorf("loads with %v", err)
+	}
+	path = write(t, map[string]string{"brewline.toml": least, "shards.d/a.toml": ""})
+	if err := os.Symlink("somebody@host.42", filepath.Join(filepath.Dir(path), "shards.d", ".#a.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(path); err != nil || len(c.Files) != 2 {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
 func TestSecretsDoNotShow(t *testing.T) {
 	t.Parallel()
 	c := load(t, `

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"brewline/config"
 )
 
 const (
@@ -95,13 +97,13 @@ const maxShardFile = 1 << 20
 // shards.
 func fingerprint(dir string) string {
 	h := sha256.New()
-	entries, _ := os.ReadDir(dir) // sorted; what cannot be read is not there
-	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".toml" {
-			continue
-		}
-		io.WriteString(h, e.Name()+"\x00")
-		if f, err := os.Open(filepath.Join(dir, e.Name())); err == nil {
+	files, err := config.ShardFiles(dir) // sorted
+	if err != nil {
+		io.WriteString(h, err.Error())
+	}
+	for _, file := range files {
+		io.WriteString(h, file+"\x00")
+		if f, err := os.Open(file); err == nil {
 			io.Copy(h, io.LimitReader(f, maxShardFile+1))
 			f.Close()
 		}

@@ -53,6 +53,7 @@ func TestWatchShards(t *testing.T) {
 			await("a first file")
 			write("shards.d/a.toml", "a") // the same again
 			write("shards.d/.a.toml.swp", "x")
+			write("shards.d/.#a.toml", "x")
 			write("shards.d/b.toml", "b")
 			await("a second file")
 			write("shards.d/b.toml", "B")
