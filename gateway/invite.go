@@ -68,7 +68,6 @@ func (g *Gateway) invite(d *sip.Dialog) {
 		told = trunk.Shard
 	}
 	log = log.With("room", room.String())
-	log.Debug("INVITE", "sip_call_id", d.CallID())
 	o := call.Options{
 		ID: id, Dialog: d, Trunk: trunk.Name, Deployment: dep, Room: room, Told: told,
 		Password:    header(d, h.Password),

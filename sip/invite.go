@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type InviteOptions struct {
 	Timeout  time.Duration // until the answer, then CANCEL; default 3 min
 	Replaces string        // value of Replaces: the peer's dialog that this call takes the place of (RFC 3891)
 	By       string        // value of Referred-By: who asked for the call (RFC 3892)
+	Logger   *slog.Logger  // of this call; nil: that of the user agent
 }
 
 // CancelCause as the cause of a context's end tells why a call is cancelled:
@@ -63,6 +65,9 @@ func (u *UA) Invite(ctx context.Context, o InviteOptions) (*Dialog, []byte, erro
 		return nil, nil, err
 	}
 	defer u.release()
+	if o.Logger == nil {
+		o.Logger = u.log
+	}
 	late := &CancelCause{Reason{Cause: 19, Text: "No answer within " + o.Timeout.String()}}
 	ringing, cancel := context.WithTimeoutCause(ctx, o.Timeout, late)
 	defer cancel()
@@ -197,7 +202,7 @@ func fit(s string) bool {
 // again with credentials where they are asked for.
 func (c *outgoing) send(ctx context.Context) (*sip.Response, error) {
 	seq, tried := uint32(0), false
-	res, err := c.u.try(ctx, flow{trunk: c.o.Trunk}, &c.next, func(h hop) (*sip.Response, error) {
+	res, err := c.u.try(ctx, c.o.Logger, flow{trunk: c.o.Trunk}, &c.next, func(h hop) (*sip.Response, error) {
 		c.by(h, tried)
 		tried = true
 		auth := credentials{username: c.o.Username, password: c.o.Password}

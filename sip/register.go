@@ -183,7 +183,7 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 	u := r.u
 	var granted time.Duration
 	var refused error
-	_, err := u.try(ctx, flow{trunk: r.o.Trunk}, &r.next, func(h hop) (res *sip.Response, err error) {
+	_, err := u.try(ctx, u.log.With("trunk", r.o.Trunk), flow{trunk: r.o.Trunk}, &r.next, func(h hop) (res *sip.Response, err error) {
 		granted, res, refused = r.registerAt(ctx, h, expires)
 		if res == nil {
 			err = refused

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -222,7 +223,7 @@ func (u *UA) first(ctx context.Context, f flow, uri *sip.Uri) (h hop, err error)
 
 // try has a request sent to one server of a URI after another, until one is
 // there for it (RFC 3263 §4.3).
-func (u *UA) try(ctx context.Context, f flow, uri *sip.Uri, send func(hop) (*sip.Response, error)) (*sip.Response, error) {
+func (u *UA) try(ctx context.Context, log *slog.Logger, f flow, uri *sip.Uri, send func(hop) (*sip.Response, error)) (*sip.Response, error) {
 	targets, err := u.targets(ctx, f, uri)
 	if err != nil {
 		return nil, err
@@ -249,7 +250,7 @@ func (u *UA) try(ctx context.Context, f flow, uri *sip.Uri, send func(hop) (*sip
 			if why = err; err == nil {
 				why = statusError(res)
 			}
-			u.log.Info("sip: trying the next server", "host", clean(uri.Host), "failed", t, "err", why, "next", targets[i+1])
+			log.Info("sip: trying the next server", "host", clean(uri.Host), "failed", t, "err", why, "next", targets[i+1])
 		}
 	}
 	return res, err

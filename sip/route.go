@@ -75,7 +75,7 @@ func (d *Dialog) sendTold(ctx context.Context, req *sip.Request, final func(*sip
 	}
 	h, uri, fixed := d.nextHop()
 	if !fixed {
-		_, err = d.u.try(ctx, h.f, &uri, to)
+		_, err = d.u.try(ctx, d.u.log.With("sip_call_id", d.CallID()), h.f, &uri, to)
 		if !first || err == nil || ctx.Err() != nil || !h.f.open() {
 			return res, key, err
 		}
@@ -167,7 +167,7 @@ func (u *UA) Options(ctx context.Context, t Target) error {
 		return err
 	}
 	var req *sip.Request
-	res, err := u.try(ctx, flow{trunk: t.Trunk}, &next, func(h hop) (*sip.Response, error) {
+	res, err := u.try(ctx, u.log.With("trunk", t.Trunk), flow{trunk: t.Trunk}, &next, func(h hop) (*sip.Response, error) {
 		if req == nil {
 			req = u.options(h, uri, route)
 		}

@@ -1,8 +1,10 @@
 package sip_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -146,8 +148,10 @@ func TestSIPpFailover(t *testing.T) {
 			u := newUA(t, reject, asking(n), func(o *sip.Options) {
 				o.T1, o.T2, o.DownTime = 200*time.Millisecond, 1600*time.Millisecond, time.Minute
 			})
+			var said bytes.Buffer
+			log := slog.New(slog.NewTextHandler(&said, nil)).With("call", "c1")
 			for range 2 { // those that failed are not asked again
-				d, err := invite(t, u, sip.InviteOptions{URI: "sip:030123@example.org"})
+				d, err := invite(t, u, sip.InviteOptions{URI: "sip:030123@example.org", Logger: log})
 				if err == nil {
 					err = d.Bye(testCtx(t), sip.Reason{Cause: 16})
 				}
@@ -159,6 +163,9 @@ func TestSIPpFailover(t *testing.T) {
 				if err := wait(); err != nil {
 					t.Error(err)
 				}
+			}
+			if n := strings.Count(said.String(), "trying the next server"); n != 2 {
+				t.Errorf("the log of the call tells of %d servers that failed:\n%s", n, said.String())
 			}
 		})
 	}

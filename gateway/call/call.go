@@ -289,7 +289,7 @@ func (c *Call) run() {
 
 // takeIn begins a call that came in.
 func (c *Call) takeIn() {
-	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.side.dialog.RequestUser()))
+	c.log.Info("call received", "from", c.o.Mask(c.o.DisplayName), "to", c.o.Mask(c.side.dialog.RequestUser()), "sip_call_id", c.side.dialog.CallID())
 	po := c.o.Phone
 	po.Audio, po.Logger = c.side.audio, c.log
 	po.Failed = func(err error) { c.box.end(ending{end: EndSRTP, detail: err}) }

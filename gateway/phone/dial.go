@@ -60,7 +60,7 @@ func Dial(ctx context.Context, o DialOptions) (*Leg, error) {
 	d, answer, err := o.UA.Invite(ctx, sip.InviteOptions{
 		URI: o.URI, Route: o.Route, Trunk: o.Trunk, From: o.From, To: o.To, Headers: o.Headers, SDP: offer,
 		Username: o.Username, Password: o.Password, Handler: h, Timeout: o.Timeout,
-		Replaces: o.Replaces, By: o.By,
+		Replaces: o.Replaces, By: o.By, Logger: o.Logger,
 		Progress: func(code int, _ string, sdp []byte) {
 			if o.EarlyMedia && len(sdp) > 0 {
 				l.early(sdp)
