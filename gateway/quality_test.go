@@ -48,6 +48,9 @@ func TestMeasurements(t *testing.T) {
 	w.await("a second of packets, and with that a report of the phone", func() bool { return c.RTP().Sent > max(sent+60, 200) })
 	w.hangup(c)
 	w.gone()
+	if m := log.find(`msg="call received" call=\w+ .* sip_call_id=\S+`); m == nil {
+		t.Error("the Call-ID is not in the log")
+	}
 	m := log.find(`msg="call ended".* phone\.in=(\d+) phone\.in_loss=([\d.]+) phone\.in_jitter=([\d.]+) phone\.out=(\d+) phone\.out_loss=([\d.]+) phone\.out_jitter=([\d.]+) phone\.rtt=([\d.]+) conference\.in=\d+ `)
 	if m == nil {
 		t.Fatalf("no measurements in the log: %q", log.find("msg=\"call ended.*"))
