@@ -215,6 +215,9 @@ func (s *stage) remain(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-s.gateway.done:
-		return fmt.Errorf("the gateway ended: %w", s.gateway.err)
+		if ctx.Err() != nil { // Ctrl-C goes to both
+			return nil
+		}
+		return fmt.Errorf("the gateway ended (%v), saying %q; its log is %s", s.gateway.cmd.ProcessState, s.gateway.last(), s.gateway.log.Name())
 	}
 }
