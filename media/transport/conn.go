@@ -39,7 +39,3 @@ var epoch = time.Now()
 
 // Now is the clock of [Packet.At]: monotonic time since the process started.
 func Now() time.Duration { return time.Since(epoch) }
-
-// At translates t, which must carry a monotonic reading, to the clock of
-// [Packet.At].
-func At(t time.Time) time.Duration { return t.Sub(epoch) }
