@@ -262,7 +262,7 @@ func TestInviteDigest(t *testing.T) {
 			challenge := tt.ask + `: Digest realm="pbx", nonce="abc", qop="auth", algorithm=` + tt.alg
 			c.p.tagged(inv, tt.code, "callee", "", challenge)
 			c.p.awaitRequest(gosip.ACK)
-			again := c.p.awaitRequest(gosip.INVITE)
+			again := c.p.awaitNext(inv)
 			auth := again.GetHeader(tt.give)
 			if auth == nil || !strings.Contains(auth.Value(), `username="gw"`) || !strings.Contains(auth.Value(), `nonce="abc"`) ||
 				strings.Contains(auth.Value(), "secret") || again.CSeq().SeqNo != inv.CSeq().SeqNo+1 {

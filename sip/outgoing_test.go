@@ -305,7 +305,7 @@ func TestInviteRequestsWithin(t *testing.T) {
 		}
 		re <- err
 	}()
-	mine := c.p.awaitRequest(gosip.INVITE)
+	mine := c.p.awaitNext(inv)
 	if tagOf(mine) != "callee" || mine.CSeq().SeqNo <= inv.CSeq().SeqNo {
 		t.Errorf("unexpected re-INVITE\n%s", mine)
 	}
@@ -333,7 +333,7 @@ func TestInviteDigestWithin(t *testing.T) {
 		return `Proxy-Authenticate: Digest realm="pbx", nonce="` + nonce + `", qop="auth"`
 	}
 	c.p.tagged(inv, 407, "callee", "", challenge("one"))
-	again := c.p.awaitRequest(gosip.INVITE)
+	again := c.p.awaitNext(inv)
 	c.p.tagged(again, 200, "callee", answerSDP, c.p.contact())
 	ack := c.p.awaitRequest(gosip.ACK)
 	for ack.CSeq().SeqNo != again.CSeq().SeqNo {
@@ -350,10 +350,7 @@ func TestInviteDigestWithin(t *testing.T) {
 	go func() { ended <- out.d.Bye(testCtx(t), sip.Reason{}) }()
 	bye := c.p.awaitRequest(gosip.BYE)
 	c.p.reply(bye, 407, "", challenge("two"))
-	bye2 := c.p.awaitRequest(gosip.BYE)
-	for bye2.CSeq().SeqNo == bye.CSeq().SeqNo {
-		bye2 = c.p.awaitRequest(gosip.BYE)
-	}
+	bye2 := c.p.awaitNext(bye)
 	if h := bye2.GetHeader("Proxy-Authorization"); h == nil || !strings.Contains(h.Value(), `nonce="two"`) || len(bye2.GetHeaders("Via")) != 1 {
 		t.Errorf("no credentials:\n%s", bye2)
 	}

@@ -257,6 +257,17 @@ func (p *peer) awaitRequest(m gosip.RequestMethod) *gosip.Request {
 	return nil
 }
 
+// awaitNext reads until another request of that one's method, passing over its
+// repetitions.
+func (p *peer) awaitNext(last *gosip.Request) *gosip.Request {
+	p.t.Helper()
+	for {
+		if r := p.awaitRequest(last.Method); r.CSeq().SeqNo != last.CSeq().SeqNo {
+			return r
+		}
+	}
+}
+
 // quiet fails if anything comes within d.
 func (p *peer) quiet(d time.Duration) {
 	p.t.Helper()

@@ -131,8 +131,7 @@ func TestSessionTimerAsked(t *testing.T) {
 		t.Errorf("INVITE:\n%s", inv)
 	}
 	c.p.tagged(inv, 422, "callee", "", "Min-SE: 3")
-	for inv = c.p.awaitRequest(gosip.INVITE); inv.CSeq().SeqNo == 1; inv = c.p.awaitRequest(gosip.INVITE) {
-	}
+	inv = c.p.awaitNext(inv)
 	if value(inv, "Session-Expires") != "3" || value(inv, "Min-SE") != "3" {
 		t.Errorf("INVITE after 422:\n%s", inv)
 	}
@@ -176,10 +175,7 @@ func TestUpdateGlare(t *testing.T) {
 	p.send(p.request("INVITE", 3, offerSDP, in))
 	p.failure(3, 491)
 	p.reply(first, 491, "")
-	again := p.awaitRequest(gosip.UPDATE)
-	for again.CSeq().SeqNo == first.CSeq().SeqNo {
-		again = p.awaitRequest(gosip.UPDATE)
-	}
+	again := p.awaitNext(first)
 	p.reply(again, 200, answerSDP, "Contact: <sip:moved@"+p.addr()+">")
 	if sdp := receive(t, "answer", got); sdp != answerSDP {
 		t.Errorf("answer %q", sdp)

@@ -146,9 +146,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: down %v", tt.name, s.Down("pbx"))
 		}
 	}
-	if len(changes) != 6 {
-		t.Errorf("%d changes", len(changes))
-	}
+	await(t, "six changes told", func() bool { return len(changes) == 6 })
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if st := s.Status(); len(st) != 3 || st[2].Trunk != "pbx" || u.proxy["sip:pbx"] != "sip:proxy" || u.asked["sip:unasked"] != 0 {
