@@ -250,12 +250,18 @@ func TestTrunks(t *testing.T) {
 	trunk := func(name, address string) string {
 		return fmt.Sprintf("[[trunk]]\nname = %q\nmatch = [\"192.0.2.%d\"]\naddress = %q\n", name, len(name)+1, address)
 	}
+	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
 	good, got := run(t, shardTOML(sh, "")+trunk("there", "sip:"+peer.Addrs()[0].String())+
-		trunk("silent", "sip:127.0.0.1:9;transport=tcp"))
+		trunk("silent", "sip:127.0.0.1:9;transport=tcp")+
+		trunk("unasked", "sip:"+mute.LocalAddr().String())+"probe = \"0s\"\n")
 	if good {
 		t.Error("a silent trunk passed")
 	}
-	for name, status := range map[string]check.Status{"ipbx": check.Skip, "there": check.OK, "silent": check.Fail} {
+	for name, status := range map[string]check.Status{"ipbx": check.Skip, "there": check.OK, "silent": check.Fail, "unasked": check.Warn} {
 		if r := got["trunk "+name+": OPTIONS"]; r.Status != status {
 			t.Errorf("trunk %s is %q: %s", name, r.Status, r.Detail)
 		}

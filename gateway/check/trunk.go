@@ -43,6 +43,9 @@ func checkTrunk(ctx context.Context, cfg *config.Config, t *config.Trunk, o Opti
 		default:
 			r.Status, r.Detail = Fail, fmt.Sprintf("%s: %v", t.Address, err)
 			r.Remedy = remedy(err, "trunk's address", "check address, transport and firewall of the trunk, and that the peer knows this gateway; if it never answers OPTIONS, set probe = \"0s\"")
+			if t.Probe.Duration == 0 && errors.Is(err, context.DeadlineExceeded) {
+				r.Status, r.Remedy = Warn, "with probe = \"0s\" the peer need not answer OPTIONS; whether it is there only a call tells"
+			}
 		}
 		say(r)
 	}
