@@ -231,7 +231,7 @@ func TestDialEndsWhileRinging(t *testing.T) {
 		select {
 		case <-in.Cancelled():
 		case <-w.ctx.Done():
-			t.Fatalf("%s: the phone goes on ringing", name)
+			t.Fatalf("%s: the phone goes on ringing; in the room: %v", name, sh.XMPP.Occupants("team@"+sh.MUC()))
 		}
 		w.gone()
 		_ = b.Close()
@@ -336,8 +336,8 @@ func TestDialOfLostShard(t *testing.T) {
 // A gateway that does not keep up says so at once, and takes calls again later.
 func TestTooManyDials(t *testing.T) {
 	t.Parallel()
-	o := worldOptions{shards: 1, gateway: "max_calls = 1000"}
-	o.options.Brewery.Timers.Dial = 5 * time.Second
+	o := worldOptions{shards: 1, gateway: "max_calls = 1000", limit: 2 * time.Minute}
+	o.options.Brewery.Timers.Dial = 20 * time.Second // for all to come before the first is overdue
 	w, p := dialWorld(t, o, anyNumber)
 	sh := w.deps[0].Shards[0]
 	b := w.browser(sh, "team", 0)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"brewline/internal/siptest"
+	"brewline/internal/tone"
 )
 
 // A callee's 301 and 302 are followed as often as the rule says, never in a
@@ -193,8 +194,9 @@ func TestDialEarlyMedia(t *testing.T) {
 			}
 			w.hear("the participant", b, 1000)
 			w.hear("the callee", c, 440)
-			if !heard {
-				w.never("the participant", b.Heard(), 48000, 700)
+			// What was on its way while the callee answered may still be heard.
+			if share := tone.Level(b.Heard(), 48000, 700); !heard && share > 0.1 {
+				t.Errorf("the participant heard what the callee said before, %.1f %% of the energy", 100*share)
 			}
 			if err := c.Hangup(w.ctx); err != nil {
 				t.Error(err)

@@ -158,11 +158,14 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if testing.Verbose() && o.options.Logger == nil {
-		o.options.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
 	if o.options.Logger == nil {
-		o.options.Logger = slog.New(slog.DiscardHandler)
+		last := new(lastLog)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("what the gateway logged last:\n%s", last.String())
+			}
+		})
+		o.options.Logger = slog.New(slog.NewTextHandler(last, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	o.options.Version = "test"
 	if w.gw, err = gateway.Start(ctx, cfg, o.options); err != nil {

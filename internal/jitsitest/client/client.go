@@ -65,6 +65,7 @@ type Client struct {
 	seq      int
 	err      error
 	closing  bool
+	last     bool // the terminate was sent
 	wake     chan struct{}
 	done     chan struct{}
 	inbox    []*body // in order, not handed over yet
@@ -291,10 +292,10 @@ func (c *Client) pump() {
 			c.mu.Unlock()
 			return
 		}
-		if c.inFlight == 0 || len(c.queue) > 0 && c.inFlight < 2 && !c.closing {
+		if !c.last && (c.inFlight == 0 || c.inFlight < 2 && (len(c.queue) > 0 || c.closing)) {
 			attrs := ""
 			if c.closing {
-				attrs = " type='terminate'"
+				attrs, c.last = " type='terminate'", true
 			}
 			c.rid++
 			rid, text := c.rid, c.body(c.rid, strings.Join(c.queue, ""), attrs)
@@ -449,15 +450,6 @@ func (c *Client) Request(ctx context.Context, typ, to, payload string) (Stanza, 
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closing = true
-	// the terminate is sent at once beside the held request
-	if c.err == nil && c.inFlight > 0 && c.inFlight < 3 {
-		c.rid++
-		rid, text := c.rid, c.body(c.rid, strings.Join(c.queue, ""), " type='terminate'")
-		c.queue = nil
-		c.inFlight++
-		c.wg.Add(1)
-		go c.exchange(rid, text)
-	}
 	c.poke()
 	c.mu.Unlock()
 	t := time.NewTimer(2 * time.Second)
