@@ -12,7 +12,7 @@ import (
 // Load is how busy the whole process is, as every brewery shows it.
 type Load struct {
 	Conferences  int     // calls
-	Participants int     // others in their conferences
+	Participants int     // in their conferences, without Jicofo
 	Stress       float64 // 0 idle, 1 full
 	Draining     bool    // no new calls are taken
 }

@@ -35,7 +35,11 @@ var jigasiStats = strings.Fields(`conferences participants stress_level conferen
 	total_conferences_completed total_participants total_conference_seconds total_calls_with_dropped_media
 	total_count_dropped_media total_calls_with_connection_failed total_calls_with_sip_call_waiting
 	total_calls_with_sip_call_reconnected total_calls_with_jvb_migrate total_calls_jvb_no_media
-	total_calls_no_heartbeat_response graceful_shutdown`)
+	total_calls_no_heartbeat_response graceful_shutdown
+	total_transcriber_g_requests total_transcriber_g_minutes total_transcriber_ggl_millis total_transcriber_oci_millis
+	total_transcriber_wsp_millis total_transcriber_vsk_millis total_transcriber_started total_transcriber_stopped
+	total_transcriber_failed total_transcriber_connection_errors total_transcriber_connection_retries
+	total_transcriber_no_result_errors total_transcriber_send_errors total_transcriber_session_creation_errors`)
 
 func TestHTTP(t *testing.T) {
 	t.Parallel()
@@ -57,7 +61,7 @@ func TestHTTP(t *testing.T) {
 				t.Errorf("statistics lack %s", name)
 			}
 		}
-		if stats["conferences"] != 1.0 || stats["participants"] != 1.0 || stats["stress_level"] != 0.005 || stats["graceful_shutdown"] != false {
+		if stats["conferences"] != 1.0 || stats["participants"] != 2.0 || stats["stress_level"] != 0.005 || stats["graceful_shutdown"] != false {
 			t.Errorf("statistics of one call: %s", body)
 		}
 		code, body = w.http("GET", "/metrics")

@@ -271,7 +271,7 @@ func (g *Gateway) updateLoad() {
 	g.mu.Lock()
 	for _, c := range g.calls {
 		load.Conferences++
-		load.Participants += c.Info().Participants
+		load.Participants += c.Info().InRoom()
 	}
 	g.mu.Unlock()
 	load.Stress = float64(load.Conferences) / float64(cfg.Gateway.MaxCalls)

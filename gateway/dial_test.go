@@ -259,11 +259,12 @@ func TestLoadInEveryBrewery(t *testing.T) {
 		told("0", "0", "0.0", "false")
 		w.refNick(w.ask(b, shards[0], "team", "112"))
 		in := w.rings(w.callee)
-		told("1", "1", "0.1", "false")
+		told("1", "2", "0.1", "false") // the caller and a human: as the real Jigasi says
+
 		ctx, cancel := context.WithCancel(w.ctx)
 		defer cancel()
 		go w.gw.Drain(ctx)
-		told("1", "1", "0.1", "true")
+		told("1", "2", "0.1", "true")
 		if err := in.Reject(486, "Busy Here"); err != nil {
 			t.Fatal(err)
 		}

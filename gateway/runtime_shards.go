@@ -28,6 +28,7 @@ type runtimeShards struct {
 // "Call control MUCs"; the same keys stand in sip-communicator.properties).
 type account struct {
 	id                     string
+	uid                    string // ACCOUNT_UID, "" if not told
 	user, domain, password string
 	brewery                string // room JID
 	url                    string // of this one shard
@@ -42,7 +43,7 @@ type account struct {
 // parseAccount reads an account. Properties that say nothing about where the
 // brewery is and how to log in are passed over.
 func parseAccount(id string, p map[string]string) (account, error) {
-	a := account{id: id, password: p["PASSWORD"], brewery: p["BREWERY"], domainBase: strings.ToLower(p["DOMAIN_BASE"]),
+	a := account{id: id, uid: p["ACCOUNT_UID"], password: p["PASSWORD"], brewery: p["BREWERY"], domainBase: strings.ToLower(p["DOMAIN_BASE"]),
 		deployment: p["DEPLOYMENT"], header: p["HEADER_VALUE"], region: p["REGION"]}
 	user := p["USER_ID"]
 	if user == "" { // Jabber:user@domain, then perhaps @label
@@ -99,6 +100,15 @@ func (a *account) xmppDomain() string {
 		return d
 	}
 	return a.domain
+}
+
+// replaces says whether an account that was added under the same id has to make
+// way. Jigasi compares ACCOUNT_UID, of which the server's address is often a
+// part, and so do we where both tell it.
+func (a *account) replaces(added []account) bool {
+	return slices.ContainsFunc(added, func(b account) bool {
+		return b.id == a.id && a.uid != "" && b.uid != "" && a.uid != b.uid
+	})
 }
 
 // is says whether a shard is of the same account.
@@ -250,7 +260,7 @@ func (g *Gateway) AddShard(id string, properties map[string]string) error {
 	r := &g.runtime
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a.is(g.cfg.Load().Shard(id)) {
+	if a.is(g.cfg.Load().Shard(id)) && !a.replaces(r.added) {
 		g.log.Info("shard is there already", "shard", id)
 		return nil
 	}

@@ -42,7 +42,9 @@ func TestParseAccount(t *testing.T) {
 			*a = account{id: "x", user: "jigasi", domain: "auth.meet.example.com", password: "pw", brewery: plain.brewery, url: "xmpp://10.0.0.7:5222", domainBase: "web.example.com",
 				balancer: "https://web.example.com{subdomain}/http-bind?room={roomName}", muc: "muc", deployment: "d", header: "shard-7", region: "eu"}
 		}, ""},
-		"uid":              {with("USER_ID", "", "ACCOUNT_UID", "Jabber:Jigasi@auth.meet.example.com@label"), func(a *account) { a.url = "xmpp://auth.meet.example.com:5222" }, ""},
+		"uid": {with("USER_ID", "", "ACCOUNT_UID", "Jabber:Jigasi@auth.meet.example.com@label"), func(a *account) {
+			a.uid, a.url = "Jabber:Jigasi@auth.meet.example.com@label", "xmpp://auth.meet.example.com:5222"
+		}, ""},
 		"resource":         {with("USER_ID", "jigasi@auth.meet.example.com/x"), func(a *account) { a.url = "xmpp://auth.meet.example.com:5222" }, ""},
 		"no user":          {with("USER_ID", ""), nil, "USER_ID"},
 		"user, no domain":  {with("USER_ID", "jigasi"), nil, "USER_ID"},

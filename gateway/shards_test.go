@@ -98,7 +98,20 @@ func TestShardsOverHTTP(t *testing.T) {
 			gs := more.Focus.Gateways()
 			return s.Brewery == brewery.BreweryJoined && s.Mismatch == "" && len(gs) == 1 && gs[0].Stats["supports_sip"] == "true"
 		})
+		// Another address under the same ACCOUNT_UID changes nothing either,
+		// another UID does: Jigasi's automation puts the address into it.
 		connected := w.gw.Brewery().Stats().Connected
+		account["BOSH_URL"] = strings.Replace(more.BOSHURL(), "127.0.0.1", "localhost", 1)
+		for i, uid := range []any{account["ACCOUNT_UID"], "Jabber:gateway@auth." + domain + "@localhost"} {
+			account["ACCOUNT_UID"] = uid
+			if code, body := w.muc("add", account); code != 200 {
+				t.Fatalf("add: %d %s", code, body)
+			}
+			w.await("the address is what the UID says", func() bool {
+				return w.gw.Brewery().Stats().Connected == connected+uint64(i) && w.shardStatus("acc-9").Brewery == brewery.BreweryJoined
+			})
+		}
+		connected = w.gw.Brewery().Stats().Connected
 		w.reload()
 		w.list(append(all[:len(all):len(all)], "acc-9")...)
 		if n := w.gw.Brewery().Stats().Connected; n != connected {

@@ -29,6 +29,7 @@ const (
 var reasons = []reason{
 	// Jigasi.
 	{of(jigasiKey + `BREWERY_ENABLED`), Moot, "Jigasi does not read it either; a shard with a username has a brewery", ""},
+	{of(jigasiKey + `BOSH_HOST_OVERRIDE`), Moot, "a call connects to the url of its shard; the public host matters to a deployment's balancer alone", ""},
 	{of(jigasiKey + `ENABLE_SIP`), Changed, "this Jigasi was no SIP gateway, which is all that Brewline is", "true"},
 	{of(jigasiKey + `ENABLE_TRANSCRIPTION`), Changed, "Brewline does not transcribe: keep a Jigasi for that", "false"},
 	{of(jigasiKey + `transcription\..*`), Changed, "Brewline does not transcribe: keep a Jigasi for that", ""},
@@ -46,7 +47,7 @@ var reasons = []reason{
 	{of(jigasiKey + `CONFERENCES_THRESHOLD`), Changed, "stress_level is calls / gateway.max_calls", ""},
 	{of(jigasiKey + `HEALTH_CHECK_.*`), Changed, "no calls are made to check health: /about/health says whether shards and trunks can be used", ""},
 	{of(jigasiKey + `rest\..*tls.*`), Changed, "HTTP is served without TLS", ""},
-	{of(jigasiKey + `xmpp\.acc\.(?:USER_ID|PASS|ANONYMOUS_AUTH|UNIQUE_USER_ID|ALLOW_NON_SECURE)`), Moot, "the login of calls follows from the other properties of the account", ""},
+	{of(jigasiKey + `xmpp\.acc\.(?:ANONYMOUS_AUTH|UNIQUE_USER_ID)`), Moot, "the login of calls follows from the other properties of the account", ""},
 
 	// SIP.
 	{of(sipAccount + `(?:MUST_REGISTER_TO_CALL|FORCE_REGISTER_ON_TLS_CLOSE)`), Moot, "while a trunk is not registered nothing is dialled over it, and it tries again for ever", ""},

@@ -94,6 +94,8 @@ type peer struct {
 
 // sipPeer reads where the SIP account is.
 func (im *importer) sipPeer(acc, domain string) (p peer) {
+	im.port(acc + "SERVER_PORT")
+	im.port(acc + "PROXY_PORT")
 	p.proxy, p.proxyPort = splitPort(im.take(acc+"PROXY_ADDRESS"), im.take(acc+"PROXY_PORT"))
 	server, port := im.take(acc+"SERVER_ADDRESS"), im.take(acc+"SERVER_PORT")
 	p.registrar, p.registrarPort = splitPort(cmp.Or(server, domain), port)
@@ -181,8 +183,7 @@ func (im *importer) registration(t *table) {
 func (im *importer) keepAlive(t *table, acc string) {
 	method, interval := im.take(acc+"KEEP_ALIVE_METHOD"), im.take(acc+"KEEP_ALIVE_INTERVAL")
 	switch strings.ToUpper(method) {
-	case "":
-	case "OPTIONS":
+	case "", "OPTIONS": // which is Jigasi's default
 		if n, err := strconv.ParseUint(interval, 10, 16); err == nil && n > 0 {
 			t.set("probe", quote(short(time.Duration(n)*time.Second)), "")
 		}

@@ -75,6 +75,7 @@ func (im *importer) shards() (out []shard) {
 	s.patternHost = im.host(s.domain, "")
 	if u := s.patternURL(); u != "" {
 		s.url = u
+		im.take(hostOverride)
 	} else if server = cmp.Or(server, s.domain); server != "" {
 		s.url = xmppURL(server, port)
 	} else {
@@ -114,6 +115,7 @@ func (im *importer) shard(name, acc string) shard {
 	s.patternHost = im.host(s.domain, im.take(acc+"DOMAIN_BASE"))
 	s.prefixes = im.take(acc + "MUC_DOMAIN_PREFIX")
 	im.take(acc + "IS_SERVER_OVERRIDDEN")
+	im.port(acc + "SERVER_PORT")
 	server, port := im.take(acc+"SERVER_ADDRESS"), im.take(acc+"SERVER_PORT")
 	if bosh := im.take(acc + "BOSH_URL"); bosh != "" {
 		if s.url = withoutRoom(bosh); s.url == "" {
@@ -134,6 +136,15 @@ func (im *importer) shard(name, acc string) shard {
 // inside says whether a host is a name that docker gives.
 func inside(host string) bool {
 	return host != "" && host != "localhost" && (!strings.ContainsAny(host, ".:") || strings.HasSuffix(host, ".meet.jitsi"))
+}
+
+// port names a port that is none; the usual one is used instead.
+func (im *importer) port(key string) {
+	if p := im.props[key]; p != nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(p.value), 10, 16); err != nil || n == 0 {
+			im.note(Changed, key, "is no port; the usual one is used")
+		}
+	}
 }
 
 // xmppURL is the address of a Prosody over TCP.
@@ -168,10 +179,8 @@ func (s *shard) patternURL() string {
 // domain is the XMPP domain of an account. DOMAIN_BASE may be the host of the
 // meetings' address instead, so the domains of users and rooms are asked too.
 func (im *importer) domain(acc, authDomain string) string {
-	base := ""
-	for _, key := range []string{acc + "DOMAIN_BASE", perCall + "DOMAIN_BASE", im.sipAccount() + "DOMAIN_BASE"} {
-		base = cmp.Or(base, strings.ToLower(im.take(key)))
-	}
+	key, base := im.first(acc+"DOMAIN_BASE", perCall+"DOMAIN_BASE", im.sipAccount()+"DOMAIN_BASE")
+	base = strings.ToLower(base)
 	_, rooms, known := strings.Cut(im.roomDomain(), ".")
 	if !known || !under(authDomain, rooms) {
 		rooms = ""
@@ -180,6 +189,9 @@ func (im *importer) domain(acc, authDomain string) string {
 	case under(authDomain, base) && len(base) >= len(rooms):
 		return base
 	case rooms != "":
+		if base != "" && base != rooms {
+			im.note(Changed, key, "users and rooms belong to %s, which is taken for the domain", rooms)
+		}
 		return rooms
 	case base != "":
 		return base
@@ -208,10 +220,16 @@ func (im *importer) roomDomain() string {
 	return ""
 }
 
-// host is what {host} of a pattern becomes for a domain.
+const hostOverride = jigasi + "BOSH_HOST_OVERRIDE"
+
+// host is what {host} of a pattern becomes for a domain. Who fills the pattern
+// in takes the property.
 func (im *importer) host(domain, base string) string {
-	const key = jigasi + "BOSH_HOST_OVERRIDE"
-	for pair := range strings.SplitSeq(im.take(key), ",") {
+	override := ""
+	if p := im.props[hostOverride]; p != nil {
+		override = p.value
+	}
+	for pair := range strings.SplitSeq(override, ",") {
 		if from, to, ok := strings.Cut(pair, "="); ok && (strings.EqualFold(strings.TrimSpace(from), domain) || strings.EqualFold(strings.TrimSpace(from), base)) {
 			return strings.TrimSpace(to)
 		}
@@ -325,6 +343,7 @@ func (im *importer) balancer(t *table, of []shard) {
 		return
 	}
 	t.text("balancer", pattern, "")
+	im.take(hostOverride)
 	for _, s := range of {
 		if s.pattern != "" && s.pattern != of[i].pattern {
 			im.note(Changed, strings.TrimSuffix(s.key, "BREWERY")+"BOSH_URL_PATTERN", "differs from that of another shard of %s; a deployment has one balancer", s.domain)
@@ -337,7 +356,7 @@ func (im *importer) login(domain string, domains []string) *table {
 	t := &table{head: "[deployment.login]"}
 	id := strings.ToLower(im.take(perCall + "USER_ID"))
 	user, host, _ := strings.Cut(id, "@")
-	im.first(perCall+"ANONYMOUS_AUTH", perCall+"UNIQUE_USER_ID", perCall+"PASS", perCall+"ALLOW_NON_SECURE")
+	im.take(perCall + "PASS")
 	pass := ""
 	if p := im.props[perCall+"PASS"]; p != nil {
 		pass = p.value
@@ -356,9 +375,8 @@ func (im *importer) login(domain string, domains []string) *table {
 		im.note(Changed, perCall+"USER_ID", "Jigasi logged in as this user at every server; here only calls of the domain it belongs to do, others log in anonymously")
 		return t
 	}
-	anonymous := im.props[perCall+"ANONYMOUS_AUTH"]
 	switch {
-	case anonymous == nil || !strings.EqualFold(strings.TrimSpace(anonymous.value), "false"):
+	case !strings.EqualFold(im.take(perCall+"ANONYMOUS_AUTH"), "false"):
 		if host != domain {
 			t.text("kind", "guest", "")
 			t.text("domain", host, "")

@@ -12,15 +12,15 @@ const conferenceSizes = 22
 // jigasiStats is the body of /about/stats under Jigasi's names. What Jigasi
 // counts for transcription stays zero. The trunks are Brewline's own.
 func jigasiStats(s Snapshot, now time.Time) map[string]any {
-	rooms := map[string]int{} // participants without us
+	rooms := map[string]int{} // participants
 	sizes := [conferenceSizes]int{}
 	participants := 0
 	for _, c := range s.Calls {
 		if c.Nick == "" {
 			continue // not in a room
 		}
-		rooms[c.Deployment+"\x00"+c.Room] = c.Participants
-		participants += c.Participants
+		rooms[c.Deployment+"\x00"+c.Room] = c.InRoom()
+		participants += c.InRoom()
 	}
 	for _, n := range rooms {
 		sizes[min(n, conferenceSizes-1)]++

@@ -119,8 +119,17 @@ type Info struct {
 	ID, Trunk, Deployment, Shard, Room, Nick string
 	State                                    string
 	Started                                  time.Time
-	Participants                             int // in the room without us
+	Participants                             int // in the room without us and Jicofo
 	Media                                    bool
+}
+
+// InRoom is what Jigasi counts as participants of a call: all occupants of its
+// room but Jicofo, so us too. Jicofo asks the gateway that says the fewest.
+func (i Info) InRoom() int {
+	if i.Nick == "" {
+		return 0 // not in a room
+	}
+	return i.Participants + 1
 }
 
 // Call is one call.
