@@ -459,3 +459,68 @@ func TestDialFailsOver(t *testing.T) {
 	c.Hangup(w.ctx)
 	w.alone(b)
 }
+
+// Two numbers are asked for at once in one room: both ring, both callees hear
+// the meeting and each other, and who may not hang up ends neither.
+func TestTwoDialsIntoOneRoom(t *testing.T) {
+	t.Parallel()
+	w, p := dialWorld(t, worldOptions{shards: 1}, anyNumber)
+	sh := w.deps[0].Shards[0]
+	alice := w.browser(sh, "team", 440)
+	w.await("a moderator", func() bool {
+		for _, o := range sh.XMPP.Occupants("team@" + sh.MUC()) {
+			if o.Nick == alice.Nick() && o.Role == "moderator" {
+				return true
+			}
+		}
+		return false
+	})
+	var wg sync.WaitGroup
+	replies := make([]string, 2)
+	for i := range replies {
+		wg.Go(func() { replies[i] = w.ask(alice, sh, "team", fmt.Sprint("11", i)) })
+	}
+	calls := make([]*siptest.Call, 2)
+	for range calls {
+		in := w.rings(p)
+		i := int(in.RequestUser[2] - '0')
+		c, err := in.Answer(w.ctx, siptest.AnswerOptions{Tone: 1000 + 500*i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls[i] = c
+	}
+	wg.Wait()
+	if calls[0] == nil || calls[1] == nil {
+		t.Fatal("one number was called twice")
+	}
+	nicks := []string{w.refNick(replies[0]), w.refNick(replies[1])}
+	w.hearAll("the first callee", calls[0], 440, 1500)
+	w.hearAll("the second callee", calls[1], 440, 1000)
+
+	bob := w.browser(sh, "team", 0)
+	us := "team@" + sh.MUC() + "/" + nicks[0]
+	const hangup = "<hangup xmlns='urn:xmpp:rayo:1'/>"
+	if reply, err := bob.Request(w.ctx, "set", us, hangup); err != nil || !contains(reply, "<forbidden") {
+		t.Errorf("a hangup of somebody who is no moderator is answered with %s, %v", reply, err)
+	}
+	if n := len(w.gw.Snapshot().Calls); n != 2 {
+		t.Errorf("%d calls are left", n)
+	}
+	if reply, err := alice.Request(w.ctx, "set", us, hangup); err != nil || contains(reply, "<error") {
+		t.Errorf("a moderator's hangup is answered with %s, %v", reply, err)
+	}
+	select {
+	case <-calls[0].Ended():
+	case <-w.ctx.Done():
+		t.Fatal("the first callee is not hung up on")
+	}
+	w.hearAll("the second callee", calls[1], 440)
+	if err := calls[1].Hangup(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.gone()
+	if n := p.Invites(); n != 2 {
+		t.Errorf("the phone rang %d times", n)
+	}
+}

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -474,4 +475,61 @@ func testReloadWhileCalling(t *testing.T, w *world) {
 func with(h map[string]string, name, value string) map[string]string {
 	h[name] = value
 	return h
+}
+
+// What Jicofo says in another order than usual costs nothing but time: about
+// sessions that there are not, and the end of one before it was accepted.
+func TestFocusOutOfOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, options: quick()})
+	w.moved = true
+	sh := w.deps[0].Shards[0]
+	room := "order@" + sh.MUC()
+	alice := w.browser(sh, "order", 440)
+	sh.Focus.SetSilent(true)
+	a := w.start(w.phone(siptest.PhoneOptions{}), "order", 1000)
+	var nick, us string
+	w.await("in the room", func() bool {
+		for _, c := range w.gw.Snapshot().Calls {
+			nick = c.Nick
+		}
+		for _, o := range sh.XMPP.Occupants(room) {
+			if o.Nick == nick {
+				us = o.JID
+			}
+		}
+		return us != ""
+	})
+	for i, jingle := range []string{
+		"action='source-add' sid='x'><content creator='initiator' name='audio'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'>" +
+			"<source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='7'/></description></content>",
+		"action='source-add' sid='x'><json-message xmlns='http://jitsi.org/jitmeet'>{\"sources\":{\"a\":[[],[],[{\"s\":7}]]}}</json-message>",
+		"action='source-remove' sid='x'><json-message xmlns='http://jitsi.org/jitmeet'>{\"sources\":null}</json-message>",
+		"action='transport-info' sid='x'><content creator='initiator' name='audio'><transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' ufrag='u' pwd='p'/></content>",
+		"action='transport-replace' sid='x'>", "action='session-initiate' sid='x'>", "action='session-initiate'>", "action='session-info' sid=''>", "action=''>",
+		"action='session-terminate' sid='x'><reason><success/><text>moving</text></reason>", "action='session-terminate'>",
+	} {
+		if err := sh.XMPP.Inject(us, fmt.Sprintf("<iq xmlns='jabber:client' type='set' id='o%d' from='%s/focus' to='%s'><jingle xmlns='urn:xmpp:jingle:1' %s</jingle></iq>", i, room, us, jingle)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sh.Focus.SetSilent(false)
+	if err := sh.Focus.Invite(room, nick); err != nil {
+		t.Fatal(err)
+	}
+	c := w.answered(a)
+	w.both(alice, c)
+	for range 3 {
+		if err := sh.Focus.Terminate(room, nick, "success", "moving"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sh.Focus.Invite(room, nick); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.both(alice, c)
+	if n := w.us(sh, "order"); n.Nick != nick {
+		t.Errorf("left the room for that: %s, then %s", nick, n.Nick)
+	}
+	w.hangup(c)
 }
