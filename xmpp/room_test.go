@@ -240,6 +240,7 @@ func TestThrownOut(t *testing.T) {
 		{"ban", presence(`<item affiliation='outcast' role='none'><reason>out</reason></item><status code='301'/>`), xmpp.Banned, "out", ""},
 		{"destroyed for another", presence(`<item role='none'/><destroy jid='b@conference.meet.test'><reason>moved</reason></destroy>`), xmpp.Destroyed, "moved", "b@conference.meet.test"},
 		{"shut down", presence(`<item role='none'/><status code='332'/>`), xmpp.SelfLeft, "", ""},
+		{"technical problem", presence(`<item role='none'/><status code='333'/>`), xmpp.SelfLeft, "", ""},
 		{"not in the room any more", joinRefusal("cancel", condition("not-acceptable")+text("You are not currently connected to this chat")), xmpp.SelfLeft, "cancel/not-acceptable: You are not currently connected to this chat", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
