@@ -11,6 +11,7 @@ import (
 	"brewline/gateway/conference"
 	"brewline/internal/jitsitest"
 	"brewline/internal/jitsitest/jicofo"
+	"brewline/internal/jitsitest/jvb"
 	"brewline/internal/jitsitest/lb"
 	"brewline/internal/jitsitest/xmppd"
 	"brewline/internal/siptest"
@@ -125,6 +126,31 @@ func TestBridgeDies(t *testing.T) {
 	bob := w.browser(sh, "crash", 700)
 	w.hear("the phone", c, 700)
 	w.hear("the new participant", bob, 1000)
+	w.hangup(c)
+}
+
+// The way to the bridge breaks while the bridge lives: a new session is asked
+// for, in words that Jicofo reads.
+func TestTransportLost(t *testing.T) {
+	t.Parallel()
+	o := worldOptions{shards: 1, options: quick()}
+	o.options.Transport.DisconnectedTimeout = 500 * time.Millisecond
+	o.options.Transport.KeepaliveInterval = 100 * time.Millisecond
+	w := newWorld(t, o)
+	sh := w.deps[0].Shards[0]
+	alice, c := w.inCall(sh, "broken")
+	room, _ := sh.Focus.Room("broken@" + sh.MUC())
+	for _, p := range room.Participants {
+		if p.Nick == w.nick() {
+			nothing := jvb.Faults{Loss: 1, Everything: true}
+			p.Endpoint.SetFaults(nothing, nothing)
+		}
+	}
+	if err := alice.SetTone(700); err != nil {
+		t.Fatal(err)
+	}
+	w.hear("the phone", c, 700)
+	w.hear("a new participant", w.browser(sh, "broken", 0), 1000)
 	w.hangup(c)
 }
 

@@ -233,7 +233,7 @@ func TestOtherRequests(t *testing.T) {
 		want string
 	}{
 		{Terminate("s", "i", "connectivity-error", "ICE failed", "b1", true),
-			`<jingle xmlns="urn:xmpp:jingle:1" action="session-terminate" sid="s" initiator="i"><reason><text>ICE failed</text><connectivity-error></connectivity-error></reason><bridge-session xmlns="http://jitsi.org/protocol/focus" id="b1" restart="true"></bridge-session></jingle>`},
+			`<jingle xmlns="urn:xmpp:jingle:1" action="session-terminate" sid="s" initiator="i"><reason><connectivity-error></connectivity-error><text>ICE failed</text></reason><bridge-session xmlns="http://jitsi.org/protocol/focus" id="b1" restart="true"></bridge-session></jingle>`},
 		{Terminate("s", "", "success", "", "", false),
 			`<jingle xmlns="urn:xmpp:jingle:1" action="session-terminate" sid="s"><reason><success></success></reason></jingle>`},
 		{TransportInformation("s", "i", "audio", Transport{Ufrag: "u", Pwd: "p", ICEGeneration: "2"}),

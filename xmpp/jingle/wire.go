@@ -41,9 +41,11 @@ type wireJingle struct {
 	} `xml:"http://jitsi.org/jitmeet/start-muted startmuted"`
 }
 
+// wireReason has the condition first: Jicofo's reader stops at a text that
+// precedes it, and answers nothing.
 type wireReason struct {
-	Text  string         `xml:"text,omitempty"`
 	Conds []wireCondName `xml:",any"`
+	Text  string         `xml:"text,omitempty"`
 }
 
 type wireCondName struct{ XMLName xml.Name }

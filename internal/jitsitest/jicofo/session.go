@@ -180,6 +180,12 @@ func (j *Jicofo) withdraw(c *conference, p *participant) {
 
 // handleJingle takes a Jingle request of a participant.
 func (j *Jicofo) handleJingle(c *conference, p *participant, iq, x *element) {
+	if r := x.child(nsJingle, "reason"); r != nil && (len(r.Kids) == 0 || r.Kids[0].Name == "text") {
+		// The real one's reader wants the condition first; what it cannot read it
+		// does not answer.
+		c.problem("%s sent a reason that does not begin with its condition", p.nick)
+		return
+	}
 	sid := x.attr("sid")
 	s := p.session
 	if s == nil || s.sid != sid {
