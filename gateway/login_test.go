@@ -161,10 +161,13 @@ func TestTokens(t *testing.T) {
 			bothWays(t, o, "closed", func(t *testing.T, w *world) {
 				alice := w.browser(w.deps[0].Shards[1], "closed", 440)
 				p := w.phone(siptest.PhoneOptions{})
-				call := func(token string) (*siptest.Call, error) {
+				call := func(token string, more ...string) (*siptest.Call, error) {
 					h := w.headers("closed")
 					if token != "" {
 						h["X-Auth-Token"] = token
+					}
+					for i := 0; i < len(more); i += 2 {
+						h[more[i]] = more[i+1]
 					}
 					return p.Call(w.ctx, siptest.CallOptions{URI: w.uri("x"), Headers: h, Tone: 1000})
 				}
@@ -183,7 +186,22 @@ func TestTokens(t *testing.T) {
 						}
 					}
 				}
-				c, err := call(good)
+				var user []string
+				if name == "given by header" {
+					// The user that goes with the token says where to log in.
+					for _, header := range []string{"Jitsi-User-ID-Token", "X-User-ID-Token"} {
+						c, err := call(good, header, "alice@nowhere.example")
+						var status *siptest.StatusError
+						if !errors.As(err, &status) || status.Code != 480 {
+							t.Errorf("%s of another domain: %v", header, err)
+						}
+						if c != nil {
+							c.Hangup(w.ctx)
+						}
+					}
+					user = []string{"Jitsi-User-ID-Token", "alice@" + w.deps[0].Shards[1].Domain()}
+				}
+				c, err := call(good, user...)
 				if err != nil {
 					t.Fatal(err)
 				}

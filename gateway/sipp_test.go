@@ -270,10 +270,9 @@ func (w *world) dialSIPp(c *callee) {
 // refNick is the occupant that a dial was answered with.
 func (w *world) refNick(reply string) string {
 	w.t.Helper()
-	_, uri, ok := strings.Cut(reply, "xmpp:")
+	_, uri, ok := strings.Cut(strings.ReplaceAll(reply, "'", `"`), `uri="xmpp:`)
 	_, nick, _ := strings.Cut(uri, "/")
 	nick, _, _ = strings.Cut(nick, `"`)
-	nick, _, _ = strings.Cut(nick, "'")
 	if !ok || nick == "" {
 		w.t.Fatalf("no ref: %s", reply)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"brewline/brewery"
 	"brewline/gateway/conference"
@@ -56,5 +57,12 @@ func TestEndOf(t *testing.T) {
 		if end != tt.end || end.Outcome().Code != tt.code {
 			t.Errorf("%v ends as %s with %d, want %s with %d", tt.err, end, end.Outcome().Code, tt.end, tt.code)
 		}
+	}
+}
+
+// Durations that Jicofo and those in the meeting see, where nobody says others.
+func TestDefaults(t *testing.T) {
+	if d := (Timers{}).withDefaults(); d.Invited != 10*time.Second || d.StatusStays != 5*time.Second || d.AloneAnswer != 15*time.Second || d.AloneMax != 10*time.Minute {
+		t.Errorf("%+v", d)
 	}
 }
