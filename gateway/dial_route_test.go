@@ -218,8 +218,8 @@ func TestDialRegion(t *testing.T) {
 	nick := w.refNick(w.ask(b, sh, "team", "112"))
 	in := w.rings(p)
 	w.await("the presence", func() bool { return b.PresenceOf(nick) != "" })
-	presence := b.PresenceOf(nick)
-	for _, want := range []string{">eu-1<", "JigasiCallDirection", "X-Ticket", "4711", "http://jitsi.org/protocol/jigasi"} {
+	presence := strings.ReplaceAll(b.PresenceOf(nick), "'", `"`)
+	for _, want := range []string{">eu-1<", `name="JigasiCallDirection" value="out"`, "X-Ticket", "4711", "http://jitsi.org/protocol/jigasi"} {
 		if !contains(presence, want) {
 			t.Errorf("no %s in %s", want, presence)
 		}

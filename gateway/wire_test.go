@@ -48,6 +48,9 @@ func TestOnTheWire(t *testing.T) {
 			w := newWorld(t, o)
 			sh := w.deps[0].Shards[0]
 			alice, c := w.inCall(sh, "wire")
+			if p := strings.ReplaceAll(alice.PresenceOf(w.nick()), "'", `"`); !contains(p, `name="JigasiCallDirection" value="in"`) {
+				t.Errorf("not said to come in: %s", p)
+			}
 			end := w.us(sh, "wire").Endpoint
 			// Silence, in which nothing but RTCP has to flow.
 			c.Silence()
