@@ -22,6 +22,7 @@ import (
 	"brewline/gateway/check"
 	"brewline/internal/jitsitest"
 	"brewline/internal/jitsitest/jicofo"
+	"brewline/internal/jitsitest/jvb"
 	"brewline/sip"
 )
 
@@ -233,6 +234,17 @@ func TestCertificate(t *testing.T) {
 		t.Error("the check failed")
 	}
 	want(t, got, "reachable", check.OK, `"s1"`)
+}
+
+// A shard that has been started only now is slow at every step.
+func TestSlowShard(t *testing.T) {
+	t.Parallel()
+	sh := shard(t, jitsitest.ShardOptions{Name: "s1", Jicofo: jicofo.Options{InviteDelay: 3 * time.Second}})
+	late := jvb.Faults{Delay: 400 * time.Millisecond, Everything: true}
+	sh.Bridges[0].SetFaults(late, late)
+	if good, _ := run(t, shardTOML(sh, "")); !good {
+		t.Error("the check failed")
+	}
 }
 
 func TestTrunks(t *testing.T) {

@@ -223,8 +223,13 @@ func (c *checker) call(ctx context.Context) Result {
 }
 
 // conference opens a probe room with two participants, as Jicofo invites
-// nobody who is alone, and goes on to the videobridge.
-func (c *checker) conference(ctx context.Context) Result {
+// nobody who is alone, and goes on to the videobridge. Each of these steps has
+// the time of one: a videobridge is slow to serve its first conference.
+func (c *checker) conference(context.Context) Result {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	overdue := time.NewTimer(c.o.Timeout)
+	defer overdue.Stop()
 	room := probeRoom()
 	d, sh, xo, err := c.session(room)
 	if err != nil {
@@ -267,12 +272,14 @@ func (c *checker) conference(ctx context.Context) Result {
 				if second == nil {
 					c.tell(step, Result{Status: OK, Detail: "Jicofo opened the probe room, and we joined it"})
 					step = "invitation"
+					overdue.Reset(c.o.Timeout)
 					second = start()
 				}
 			case conference.Invited:
 				if step == "invitation" {
 					c.tell(step, Result{Status: OK, Detail: "Jicofo invited us with a videobridge"})
 					step = "videobridge"
+					overdue.Reset(c.o.Timeout)
 				}
 			case conference.Moderator:
 				moderator = true
@@ -282,8 +289,10 @@ func (c *checker) conference(ctx context.Context) Result {
 			case conference.Ended:
 				return c.conferenceFailed(step, e.Err)
 			}
-		case <-ctx.Done():
+		case <-overdue.C:
 			return c.conferenceFailed(step, fmt.Errorf("nothing within %s", c.o.Timeout))
+		case <-ctx.Done():
+			return c.conferenceFailed(step, ctx.Err())
 		}
 	}
 }
