@@ -109,7 +109,7 @@ func messages() []string {
 	return out
 }
 
-func fuzzUA(f *testing.F) *UA {
+func fuzzUA(f testing.TB) *UA {
 	u, err := Listen(context.Background(), Options{
 		Listen: []Listener{{Network: "udp", Address: "127.0.0.1:0"}},
 		T1:     time.Millisecond, T2: 2 * time.Millisecond, T4: time.Millisecond, MaxMessage: 8192, Rate: 1e9, Burst: 1e9,

@@ -116,10 +116,36 @@ func startLine(s string) (line, method string, err error) {
 	if err != nil {
 		return stand, method, &syntaxError{400, "Request-URI: " + err.Error()}
 	}
-	if uri.Scheme != "sip" && uri.Scheme != "sips" {
-		return stand, method, &syntaxError{416, "URI scheme"}
+	switch uri.Scheme {
+	case "sip", "sips":
+		return method + " " + parts[1] + " SIP/2.0", method, nil
+	case "tel":
+		number, ok := telNumber(parts[1][len("tel:"):])
+		if !ok {
+			return stand, method, &syntaxError{400, "Request-URI: no telephone number"}
+		}
+		return method + " sip:" + number + "@tel.invalid;user=phone SIP/2.0", method, nil
 	}
-	return method + " " + parts[1] + " SIP/2.0", method, nil
+	return stand, method, &syntaxError{416, "URI scheme"}
+}
+
+// telNumber returns what stands behind tel: as the user part that a SIP URI has
+// for it (RFC 3261 §19.1.6), without visual separators (RFC 3966 §3) and
+// without parameters: of a local number the trunk is context enough.
+func telNumber(s string) (user string, ok bool) {
+	s, _, _ = strings.Cut(s, ";")
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r >= '0' && r <= '9', r == '*', r == '+' && i == 0:
+			b.WriteRune(r)
+		case r == '#':
+			b.WriteString("%23")
+		case !strings.ContainsRune("-.()", r):
+			return "", false
+		}
+	}
+	return b.String(), strings.Trim(b.String(), "+") != ""
 }
 
 // lists are the header fields of which several may stand in one line and that

@@ -83,10 +83,11 @@ func TestStartLine(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"INVITE sip:a@h SIP/2.0": "", "invite sip:a@h sip/2.0": "", "SIP/2.0 200 ": "", "SIP/2.0 200": "",
-		"INVITE sip:a@h SIP/3.0": "505", "INVITE tel:1 SIP/2.0": "416", "INVITE sip:a@h:0x5 SIP/2.0": "400",
+		"INVITE sip:a@h SIP/3.0": "505", "INVITE mailto:a@h SIP/2.0": "416", "INVITE sip:a@h:0x5 SIP/2.0": "400",
 		"INVITE sip:a@h SIP/2.0 ": "400", "INVITE a SIP/2.0": "400", "INVITE * SIP/2.0": "400", "INVITE sip:a@h\x00 SIP/2.0": "400",
 		"GET / HTTP/1.1": "none", "SIP/2.0 99 x": "none", "SIP/2.0 700 x": "none", "SIP/2.0 +20 x": "none", "SIP/1.0 200 OK": "none", "": "none",
 		"INV(ITE sip:a@h SIP/2.0": "none",
+		"INVITE tel:1 SIP/2.0":    "", "INVITE tel:+ SIP/2.0": "400", "INVITE tel:;x=1 SIP/2.0": "400", "INVITE tel:1@h SIP/2.0": "400", "INVITE tel:1+ SIP/2.0": "400",
 	} {
 		first, _, err := startLine(line)
 		got := ""
@@ -97,6 +98,29 @@ func TestStartLine(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+// A number is called by tel: as it is by sip:.
+func TestTelephoneURI(t *testing.T) {
+	t.Parallel()
+	u := fuzzUA(t)
+	for uri, want := range map[string]string{
+		"tel:8001": "8001", "TEL:+49-30-(123).45": "+493012345", "tel:8001;phone-context=+49;isub=1": "8001", "tel:*21#": "*21#",
+	} {
+		msg, err := readMessage(u.parser, []byte("INVITE "+uri+" SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK1\r\n"+
+			"From: <tel:1>;tag=a\r\nTo: <"+uri+">\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"))
+		if err != nil {
+			t.Errorf("%s: %v", uri, err)
+			continue
+		}
+		req := msg.(*sip.Request)
+		if code, err := invalid(req); code != 0 {
+			t.Errorf("%s: %d %v", uri, code, err)
+		}
+		if got := unescapeUser(req.Recipient.User); got != want {
+			t.Errorf("%s calls %q, want %q", uri, got, want)
 		}
 	}
 }
