@@ -40,7 +40,7 @@ type Gateway struct {
 	AloneAnswer   Duration `toml:"alone_answer" default:"15s" doc:"A caller who is alone in the room hears ringing for so long, then is answered and told. 0s answers at once."`
 	AloneMax      Duration `toml:"alone_max" min:"100ms" default:"10m" doc:"A caller who is still alone after so long hears why and is hung up on."`
 	LobbyWait     Duration `toml:"lobby_wait" min:"100ms" default:"10m" doc:"How long a caller may wait in the lobby."`
-	EmptyGrace    Duration `toml:"empty_grace" default:"5s" doc:"How long a call that was dialled from a meeting goes on after the last human has left it."`
+	EmptyGrace    Duration `toml:"empty_grace" default:"5s" doc:"How long a call that was dialled from a meeting goes on after the last human has left it. After the death of its shard the meeting has a minute to come together again."`
 	LocateTimeout Duration `toml:"locate_timeout" min:"10ms" default:"1s" doc:"How long shards and the balancer are asked where a room lives."`
 	DrainTimeout  Duration `toml:"drain_timeout" default:"1h" doc:"After SIGTERM, how long running calls may go on before they are hung up. New calls get 503 meanwhile."`
 	MaskNumbers   string   `toml:"mask_numbers" default:"last4" oneof:"none,last4,all" doc:"How much of a phone number is hidden in logs."`

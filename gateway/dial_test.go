@@ -216,7 +216,7 @@ func TestDialFromEveryShard(t *testing.T) {
 func TestCalleeFollowsTheMeeting(t *testing.T) {
 	t.Parallel()
 	const room = "phoenix"
-	dialBothWays(t, worldOptions{balancer: true, gateway: `empty_grace = "10m"`, options: quick()}, anyNumber, room, func(t *testing.T, w *world) {
+	dialBothWays(t, worldOptions{balancer: true, gateway: `empty_grace = "100ms"`, options: quick()}, anyNumber, room, func(t *testing.T, w *world) {
 		d := w.deps[0]
 		d.Balancer.Stick("", room, d.Shards[0].Name)
 		alice := w.browser(d.Shards[0], room, 440)

@@ -244,6 +244,9 @@ func (c *Call) lost(why ending) {
 	if c.look != nil {
 		c.dropLook()
 	}
+	if c.out != nil {
+		c.out.scattered = true
+	}
 	c.rejoins++
 	if c.rejoinIn == 0 {
 		c.rejoinIn = c.t.RejoinRetry

@@ -52,6 +52,8 @@ type outbound struct {
 	ringing bool // a 18x came: no other trunk is tried
 	dialing context.CancelCauseFunc
 	failed  string // status word of a call that failed
+
+	scattered bool // the conference was lost, and no human has come back yet
 }
 
 type (
@@ -258,16 +260,21 @@ func calleeEnd(err error) (End, string) {
 }
 
 // watchHumans ends a call out of a conference when the last human has left.
+// After the death of a shard web clients take their time to come back.
 func (c *Call) watchHumans() {
 	if c.out == nil || c.cur == nil || !c.cur.joined {
 		return
 	}
 	if c.cur.occ.Humans > 0 {
 		c.empty.Stop()
-		c.emptyArmed = false
+		c.emptyArmed, c.out.scattered = false, false
 	} else if !c.emptyArmed {
 		c.emptyArmed = true
-		c.empty.Reset(c.t.Empty)
+		wait := c.t.Empty
+		if c.out.scattered {
+			wait = max(wait, c.t.Rejoin)
+		}
+		c.empty.Reset(wait)
 	}
 }
 
