@@ -52,7 +52,7 @@ func TestRefusals(t *testing.T) {
 		{"CSeq of another method", "INVITE", offerSDP, []string{"CSeq: 1 BYE"}, 400, "", ""},
 		{"no Call-ID", "INVITE", offerSDP, []string{"Call-ID:"}, 400, "", ""},
 		{"version", "OPTIONS", "", []string{"OPTIONS sip:room@h SIP/3.0"}, 505, "", ""},
-		{"scheme", "OPTIONS", "", []string{"OPTIONS tel:+49170 SIP/2.0"}, 416, "", ""},
+		{"scheme", "OPTIONS", "", []string{"OPTIONS urn:service:sos SIP/2.0"}, 416, "", ""},
 		{"body cut off", "INVITE", offerSDP, []string{"Content-Length: 3000"}, 400, "", ""},
 		{"too large", "INVITE", offerSDP, []string{"X-Long: " + long}, 513, "", ""},
 		{"garbage header", "INVITE", offerSDP, []string{"X-A: 1\r\nno colon here"}, 400, "", ""},
