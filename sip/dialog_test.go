@@ -956,3 +956,33 @@ func TestManyCalls(t *testing.T) {
 		return s.Dialogs+s.ServerTransactions+s.ClientTransactions == 0 && runtime.NumGoroutine() <= before+2 // the phone's reader
 	})
 }
+
+// Who has a tel: URI is known by its number, and called by it within the dialog.
+func TestTelephoneParties(t *testing.T) {
+	t.Parallel()
+	c := newCalls()
+	u := newUA(t, c.on)
+	p := newPeer(t, u, "udp")
+	const from, to = "tel:+49-170-1234578;phone-context=carrier.example", "tel:8001;phone-context=+49"
+	p.send(p.request("INVITE", 1, offerSDP, `From: "Alice" <`+from+">;tag=alice", "To: <"+to+">"))
+	k := receive(t, "call", c.c)
+	if f := k.From(); f != (sip.Party{Display: "Alice", User: "+49-170-1234578", URI: from}) || k.Identity().Party != f {
+		t.Errorf("from %+v, identity %+v", f, k.Identity())
+	}
+	if got := k.To(); got.User != "8001" {
+		t.Errorf("to %+v", got)
+	}
+	done := k.answer()
+	ok := p.response(200)
+	p.ack(ok, 1, "From: "+ok.From().Value())
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = k.Bye(context.Background(), sip.Reason{}) }()
+	bye := p.awaitRequest(gosip.BYE)
+	if bye.To().Value() != ok.From().Value() || bye.From().Value() != ok.To().Value() {
+		t.Errorf("BYE from %s to %s", bye.From().Value(), bye.To().Value())
+	}
+	p.reply(bye, 200, "")
+	ended(t, k)
+}

@@ -134,8 +134,7 @@ func parseNameAddr(s string) (nameAddr, bool) {
 		return nameAddr{}, false
 	}
 	if strings.EqualFold(scheme, "tel") {
-		number, _, _ := strings.Cut(rest, ";")
-		n.User = unescapeUser(number)
+		n.User = telUser(rest)
 		return n, n.User != ""
 	}
 	if !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") {

@@ -271,8 +271,19 @@ func splitQuoted(s string, sep byte) []string {
 	return append(out, s[start:])
 }
 
+// party reads a URI of From or To. A tel: URI is a number and no host (RFC 3966).
 func party(display string, uri *sip.Uri) Party {
-	return Party{Display: clean(unescape(display)), User: unescapeUser(uri.User), Host: strings.Trim(uri.Host, "[]"), URI: clean(uri.String())}
+	p := Party{Display: clean(unescape(display)), User: unescapeUser(uri.User), Host: strings.Trim(uri.Host, "[]"), URI: clean(uri.String())}
+	if scheme, rest, _ := strings.Cut(p.URI, ":"); strings.EqualFold(scheme, "tel") {
+		p.User, p.Host = telUser(rest), ""
+	}
+	return p
+}
+
+// telUser is the number of what stands behind tel:, as it is written.
+func telUser(s string) string {
+	number, _, _ := strings.Cut(s, ";")
+	return unescapeUser(number)
 }
 
 // unescapeUser decodes a URI's user part; one that is not well escaped is
