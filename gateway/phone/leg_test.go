@@ -104,6 +104,8 @@ func TestRefusedReoffer(t *testing.T) {
 	agreed, leg := *l.media, *audio.has
 	for name, raw := range map[string][]byte{
 		"audio that cannot be had": offer(5000, "0"), "no common codec": offer(5000, "18"), "not a description": []byte("v=1"),
+		"fax (T.38) alone":           bytes.ReplaceAll(offer(5000, "t38"), []byte("audio 5000 RTP/AVP"), []byte("image 5000 udptl")),
+		"fax in the place of audio":  append(offer(0, "8"), "m=image 5000 udptl t38\r\n"...),
 		"a family that there is not": bytes.ReplaceAll(offer(5000, "8"), []byte("IP4 127.0.0.1"), []byte("IP6 2001:db8::1")),
 	} {
 		if _, err := l.reoffer(raw); err == nil {
