@@ -81,6 +81,30 @@ func TestCalledRooms(t *testing.T) {
 	})
 }
 
+// A carrier that puts the user of the registration into the request URI says in
+// To which number was called.
+func TestCalledByTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{shards: 1, trunk: "deployment = \"dep1\"\n" + strings.Replace(numbers, "uri_rooms = true", "", 1)})
+	for to, room := range map[string]string{
+		"sip:+49-30-8.125@carrier.example;user=phone": "standup125",
+		"tel:+49-30-8126;cpc=ordinary":                "standup126",
+	} {
+		t.Run(room, func(t *testing.T) {
+			w := *w
+			w.t = t
+			alice := w.browser(w.deps[0].Shards[0], room, 440)
+			c, err := w.phone(siptest.PhoneOptions{}).Call(w.ctx, siptest.CallOptions{URI: w.uri("registered"), To: to, Tone: 1000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.both(alice, c)
+			w.hangup(c)
+			w.gone()
+		})
+	}
+}
+
 // Without uri_rooms a number that nobody has a room for has none.
 func TestUnmappedNumber(t *testing.T) {
 	t.Parallel()

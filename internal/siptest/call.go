@@ -1,6 +1,7 @@
 package siptest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,6 +18,7 @@ import (
 // CallOptions describe one call.
 type CallOptions struct {
 	URI       string            // "sip:user@host:port"
+	To        string            // URI of To, "": URI
 	Headers   map[string]string // further header fields of the INVITE
 	LateOffer bool              // no SDP in the INVITE
 	Tone      int               // Hz the phone "says" from the start, 0: silence
@@ -117,7 +119,7 @@ func (p *Phone) Start(ctx context.Context, o CallOptions) (*Attempt, error) {
 		c.from = `"` + p.o.Display + `" ` + c.from
 	}
 	req.add("From", c.from)
-	req.add("To", "<"+o.URI+">")
+	req.add("To", "<"+cmp.Or(o.To, o.URI)+">")
 	req.add("Call-ID", c.callID)
 	req.add("CSeq", "1 INVITE")
 	c.contact = fmt.Sprintf("<sip:%s@%s>", p.o.User, local)
