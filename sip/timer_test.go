@@ -58,6 +58,23 @@ func TestSessionExpires(t *testing.T) {
 	if r := p.failure(1, 422); value(r, "Min-SE") != "90" {
 		t.Errorf("422 with Min-SE %q", value(r, "Min-SE"))
 	}
+	// Nor within the dialog, which stays as it was.
+	p = newPeer(t, none, "udp")
+	k, ok := establish(t, c, p)
+	p.send(p.request("UPDATE", 2, "", toLine(ok), "Supported: timer", "Session-Expires: 60"))
+	if r := p.response(422); value(r, "Min-SE") != "90" {
+		t.Errorf("422 to UPDATE with Min-SE %q", value(r, "Min-SE"))
+	}
+	p.send(p.request("INVITE", 3, offerSDP, toLine(ok), "Supported: timer", "Session-Expires: 60"))
+	if r := p.failure(3, 422); value(r, "Min-SE") != "90" {
+		t.Errorf("422 to a re-INVITE with Min-SE %q", value(r, "Min-SE"))
+	}
+	p.send(p.request("BYE", 4, "", toLine(ok)))
+	p.response(200)
+	ended(t, k)
+	if len(k.reoffer) > 0 {
+		t.Error("the offer was handed on")
+	}
 }
 
 // The peer refreshes, by UPDATE and by re-INVITE, and then no more.
