@@ -101,8 +101,8 @@ func TestShardsOverHTTP(t *testing.T) {
 		// Another address under the same ACCOUNT_UID changes nothing either,
 		// another UID does: Jigasi's automation puts the address into it.
 		connected := w.gw.Brewery().Stats().Connected
-		account["BOSH_URL"] = strings.Replace(more.BOSHURL(), "127.0.0.1", "localhost", 1)
-		for i, uid := range []any{account["ACCOUNT_UID"], "Jabber:gateway@auth." + domain + "@localhost"} {
+		account["BOSH_URL"] = strings.Replace(more.BOSHURL(), "127.0.0.1", "[::ffff:127.0.0.1]", 1)
+		for i, uid := range []any{account["ACCOUNT_UID"], "Jabber:gateway@auth." + domain + "@elsewhere"} {
 			account["ACCOUNT_UID"] = uid
 			if code, body := w.muc("add", account); code != 200 {
 				t.Fatalf("add: %d %s", code, body)
